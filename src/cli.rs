@@ -1,0 +1,65 @@
+//! The command line. Exit codes: 0 done, 1 it failed or is invalid, 2 wrong usage.
+
+mod check;
+mod demo;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The real-time scoring front end of a model-serving cluster: ends TLS for its CNAMEs and carries
+/// https://CNAME/api/v1/service/NAME/score to model containers.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Scores a small real model over HTTPS on this machine, with nothing to set up
+    Demo(demo::Arguments),
+    /// Runs the front end
+    Serve(serve::Arguments),
+    /// Opens and checks everything the configuration names, and says all that is wrong
+    Check(check::Arguments),
+}
+
+/// Which configuration a command is about.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Configuration {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// An environment: a directory that holds scorefront.toml, services/ and certs/
+    #[arg(long, value_name = "DIR")]
+    env: Option<PathBuf>,
+}
+
+impl Configuration {
+    fn file(&self) -> PathBuf {
+        match (&self.config, &self.env) {
+            (Some(file), _) => file.clone(),
+            (None, Some(directory)) => directory.join("scorefront.toml"),
+            // clap asks for one of the two.
+            (None, None) => PathBuf::from("scorefront.toml"),
+        }
+    }
+}
+
+/// Runs the command this process was started with.
+pub fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

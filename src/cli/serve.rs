@@ -1,0 +1,185 @@
+//! `scorefront serve`: runs the front end until it is told to stop.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
+
+use super::Configuration;
+use crate::config::{Diagnostics, Log};
+use crate::environment::{self, Environment};
+use crate::front_end::{AccessOutput, FrontEnd, threads};
+use crate::telemetry::log;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::writer::LineWriter;
+
+/// How long the last log lines may take to write when the process ends.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    configuration: Configuration,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let file = arguments.configuration.file();
+    let (environment, warnings) = match environment::open(&file) {
+        Ok(opened) => opened,
+        Err(diagnostics) => {
+            eprintln!("{diagnostics}");
+            eprintln!("{} cannot be served; `scorefront check` says more", file.display());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let timing = (environment.config.frontend.drain_grace, environment.config.frontend.drain_timeout);
+    let output = Output::start(&environment.config.log)?;
+    log_warnings(&warnings);
+    raise_descriptor_limit(environment.config.limits.max_connections);
+    let served = serve(environment, &output, &file, timing);
+    output.finish();
+    served
+}
+
+fn serve(
+    environment: Environment,
+    output: &Output,
+    file: &Path,
+    (grace, limit): (Duration, Duration),
+) -> anyhow::Result<ExitCode> {
+    let metrics = output.metrics(threads(environment.config.frontend.threads));
+    let services = environment.config.services.len();
+    let cnames = environment.config.cnames.len();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Before anything is served: a stop asked for at once must not be missed.
+        let mut signals = Signals::new().context("signals")?;
+        let front_end = FrontEnd::start(environment, Arc::clone(&metrics), output.access.clone())?;
+        let bound = front_end.bound();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            config = %file.display(),
+            https = %bound.https,
+            http = bound.http.map(tracing::field::display),
+            admin = %bound.admin,
+            threads = metrics.threads.len(),
+            services,
+            cnames,
+            "serving"
+        );
+        let signal = signals.next().await;
+        tracing::info!(signal, ?grace, ?limit, "stopping: not ready, still taking connections for the grace time");
+        Ok(stop(front_end, &mut signals, grace, limit).await)
+    })
+}
+
+/// Stops in steps; a second signal skips what is left of them.
+async fn stop(front_end: FrontEnd, signals: &mut Signals, grace: Duration, limit: Duration) -> ExitCode {
+    front_end.begin_drain();
+    let patient = tokio::select! {
+        () = sleep(grace) => true,
+        signal = signals.next() => {
+            tracing::warn!(signal, "second signal: stopping at once");
+            false
+        }
+    };
+    if !patient {
+        drop(front_end);
+        return ExitCode::FAILURE;
+    }
+    tracing::info!("taking no more connections; finishing what is in flight");
+    tokio::select! {
+        finished = front_end.stop(limit) => {
+            if finished {
+                tracing::info!("stopped; nothing was cut");
+                ExitCode::SUCCESS
+            } else {
+                tracing::warn!(?limit, "stopped at drain_timeout; what was still in flight was cut");
+                ExitCode::FAILURE
+            }
+        }
+        signal = signals.next() => {
+            tracing::warn!(signal, "second signal: stopped at once");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The signals that ask for a stop.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    pub(super) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// The process's two outputs: access log lines on standard output, everything else on standard error.
+pub(super) struct Output {
+    pub(super) access: AccessOutput,
+    events: LineWriter,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Output {
+    pub(super) fn start(config: &Log) -> anyhow::Result<Self> {
+        let dropped = Arc::<AtomicU64>::default();
+        let events = LineWriter::start("log", io::stderr(), Arc::clone(&dropped))?;
+        log::start(config.format, &config.level, events.clone())?;
+        let mut access = AccessOutput::default();
+        if config.access {
+            access.writer = Some(LineWriter::start("access-log", io::stdout(), Arc::clone(&dropped))?);
+            access.text = log::is_text(config.format, io::stdout().is_terminal());
+        }
+        Ok(Self { access, events, dropped })
+    }
+
+    pub(super) fn metrics(&self, threads: usize) -> Arc<Metrics> {
+        Arc::new(Metrics::new(threads, Arc::clone(&self.dropped)))
+    }
+
+    /// Waits for what is still to be written.
+    pub(super) fn finish(self) {
+        for writer in self.access.writer.iter().chain([&self.events]) {
+            writer.flush(LAST_LINES);
+        }
+    }
+}
+
+fn log_warnings(warnings: &Diagnostics) {
+    for warning in warnings.iter() {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Each caller's connection may need one to a replica beside it.
+fn raise_descriptor_limit(max_connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let wanted = u64::try_from(max_connections).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(100);
+    if let Some(available) = getrlimit(Resource::Nofile).current
+        && available < wanted
+    {
+        tracing::warn!(available, wanted, "too few open files for max_connections; raise ulimit -n");
+    }
+}

@@ -1,0 +1,211 @@
+//! What the operator wrote, as meaning.
+//!
+//! Text becomes a [`Config`] in two stages, once: `file` reads one TOML file as it is written, every value with its
+//! place; `resolve` joins the files, fills in [`defaults`] and checks what belongs together. After that nothing in
+//! the program looks at TOML again. This room opens configuration files and nothing else: certificates are opened by
+//! [`crate::environment`], sockets by [`crate::listener`].
+
+pub mod defaults;
+pub mod diagnostic;
+mod file;
+mod protocol;
+mod resolve;
+mod source;
+mod table;
+mod value;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
+pub use protocol::Paths;
+pub use value::{CnamePattern, KeyHash, ReplicaAddress, ServiceName};
+
+/// The whole configuration of one front end: `scorefront.toml` and the files it includes.
+#[derive(Debug)]
+pub struct Config {
+    pub frontend: Frontend,
+    pub tls: Tls,
+    pub cnames: Vec<Cname>,
+    pub admin: Admin,
+    pub limits: Limits,
+    pub log: Log,
+    /// The form of errors that belong to no service, such as an unknown path.
+    pub error_format: ErrorFormat,
+    pub services: Vec<Service>,
+}
+
+/// `[frontend]`: where callers connect and how the process runs. Read at start-up only.
+#[derive(Debug)]
+pub struct Frontend {
+    pub https: SocketAddr,
+    pub http: Option<SocketAddr>,
+    pub http_when_tls: HttpWhenTls,
+    /// Worker threads; 0 asks for one per CPU this process may use.
+    pub threads: usize,
+    /// How long new connections are still taken after a stop was asked for.
+    pub drain_grace: Duration,
+    /// How long requests in flight may go on after that.
+    pub drain_timeout: Duration,
+}
+
+/// What the plain HTTP listener answers while TLS is enabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpWhenTls {
+    /// 403, naming the https URI.
+    Refuse,
+    /// 308 to the https URI.
+    Redirect,
+}
+
+/// `[tls]`.
+#[derive(Debug)]
+pub struct Tls {
+    pub status: TlsStatus,
+    pub min_version: TlsVersion,
+    pub default_cname: Option<CnamePattern>,
+}
+
+/// Whether scoring calls are carried over TLS (`Enabled`) or plain HTTP (`Disabled`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsStatus {
+    Disabled,
+    Enabled,
+}
+
+/// The lowest TLS version offered to callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+/// One `[[cname]]` table: a DNS name and the PEM pair served for it.
+#[derive(Debug)]
+pub struct Cname {
+    pub name: CnamePattern,
+    /// The chain's file, leaf first; absolute, or relative to the process.
+    pub cert_pem: PathBuf,
+    pub key_pem: PathBuf,
+    /// Where `cert_pem` is written in the configuration.
+    pub cert_pem_at: Location,
+    /// Where `key_pem` is written in the configuration.
+    pub key_pem_at: Location,
+}
+
+/// `[admin]`: the operators' own listener.
+#[derive(Debug)]
+pub struct Admin {
+    pub listen: AdminListen,
+    /// A file holding the bearer token that `/metrics` asks for; always there when `listen` is not loopback or unix.
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminListen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for AdminListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `[limits]`: what one process grants its callers, whoever they are.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub max_connections: usize,
+    pub tls_handshake_timeout: Duration,
+    pub header_read_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A filter such as `info` or `scorefront=debug`.
+    pub level: String,
+    /// Whether each request gets a line on standard output.
+    pub access: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    Json,
+    Text,
+}
+
+/// The form of errors that the front end itself answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorFormat {
+    Json,
+    Text,
+}
+
+/// One `[[service]]`, `[defaults]` filled in.
+#[derive(Debug)]
+pub struct Service {
+    pub name: ServiceName,
+    /// The names it is served under; empty: every name.
+    pub cnames: Vec<CnamePattern>,
+    pub auth: Auth,
+    pub scoring_timeout: Duration,
+    /// Bytes.
+    pub max_body: u64,
+    pub error_format: ErrorFormat,
+    /// At least one; the shares add up to 100.
+    pub deployments: Vec<Deployment>,
+}
+
+/// Who may call a service.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    /// Bearer keys, stored as their SHA-256.
+    Keys {
+        primary: KeyHash,
+        secondary: Option<KeyHash>,
+    },
+    Open,
+}
+
+/// One version of a service and its share of the traffic.
+#[derive(Debug)]
+pub struct Deployment {
+    pub name: String,
+    /// Percent.
+    pub traffic: u8,
+    pub paths: Paths,
+    pub replicas: Vec<Replica>,
+}
+
+/// One container address, and where it is written.
+#[derive(Debug)]
+pub struct Replica {
+    pub address: ReplicaAddress,
+    pub at: Location,
+}
+
+/// Reads `path` and every file it includes.
+///
+/// # Errors
+///
+/// Everything that is wrong, not only the first of it; warnings come along in either case.
+pub fn load(path: &Path) -> Result<(Config, Diagnostics), Diagnostics> {
+    let mut diagnostics = Diagnostics::default();
+    let files = file::read_with_includes(path, &mut diagnostics);
+    let config = resolve::resolve(path, files, &mut diagnostics);
+    match config {
+        Some(config) if !diagnostics.has_errors() => Ok((config, diagnostics)),
+        _ => Err(diagnostics),
+    }
+}

@@ -1,0 +1,68 @@
+//! What holds where the operator wrote nothing: each default once, with its reason.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::{AdminListen, ErrorFormat, HttpWhenTls, LogFormat, TlsStatus, TlsVersion};
+
+/// `frontend.https`: every address, and a port that an unprivileged container may bind.
+pub const HTTPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
+
+/// `frontend.http_when_tls`: a redirect would come too late, the caller's key has already crossed the net in the clear.
+pub const HTTP_WHEN_TLS: HttpWhenTls = HttpWhenTls::Refuse;
+
+/// `frontend.threads`: one for each CPU this process may use.
+pub const THREADS: usize = 0;
+
+/// `frontend.drain_grace`: what load balancers and Kubernetes endpoints need to learn that this process is going.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// `frontend.drain_timeout`: half of a default `scoring_timeout`; calls that take longer are rare. With the grace it is
+/// more than the 30 seconds Kubernetes gives unless told otherwise, which `docs/configuration.md` says.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `tls.status`: scoring calls carry keys.
+pub const TLS_STATUS: TlsStatus = TlsStatus::Enabled;
+
+/// `tls.min_version`: still asked for by older clients, and sound with the cipher suites rustls has.
+pub const TLS_MIN_VERSION: TlsVersion = TlsVersion::V1_2;
+
+/// `admin.listen`: reachable from this host alone, because no token is asked for there.
+pub const ADMIN_LISTEN: AdminListen = AdminListen::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8900));
+
+/// `limits.max_connections`: at some tens of kB each, a few hundred MB at worst.
+pub const MAX_CONNECTIONS: usize = 10_000;
+
+/// `limits.tls_handshake_timeout`: several round trips of a slow mobile link.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `limits.header_read_timeout`: headers come in one packet or two; longer is a slow-headers attack.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `limits.idle_timeout`: longer than the 60 seconds of common load balancers, so that they close first and never send
+/// a request into a connection that is being closed here.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// `log.format`: text for people, JSON for collectors.
+pub const LOG_FORMAT: LogFormat = LogFormat::Auto;
+
+/// `log.level`: what an operator needs to follow a reload, nothing per request.
+pub const LOG_LEVEL: &str = "info";
+
+/// `log.access`: a line per request is what metrics and the answers' own headers already say.
+pub const LOG_ACCESS: bool = false;
+
+/// `defaults.scoring_timeout`: the time Azure Machine Learning gives a scoring call.
+pub const SCORING_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// `defaults.max_body`, in bytes: room for a batch of images.
+pub const MAX_BODY: u64 = 100 * 1024 * 1024;
+
+/// `defaults.auth`: a model is open to everybody only if somebody says so.
+pub const AUTH: bool = true;
+
+/// `defaults.error_format`: most clients parse what they get.
+pub const ERROR_FORMAT: ErrorFormat = ErrorFormat::Json;
+
+/// The name of the one deployment that a service with `replicas` of its own has.
+pub const DEPLOYMENT_NAME: &str = "default";

@@ -1,0 +1,316 @@
+//! The configuration files as they are written: which keys there are, and where each value stands.
+//!
+//! Defaults, and whatever takes two values to judge, are for [`super::resolve`].
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::diagnostic::{Diagnostics, Location, Problem, quoted};
+use super::protocol::{self, Protocol};
+use super::source::Source;
+use super::table::{self, Field, Located, Table};
+use super::value::{self, CnamePattern, DeploymentName, KeyHash, ReplicaAddress, ServiceName};
+use super::{AdminListen, ErrorFormat, HttpWhenTls, LogFormat, TlsStatus, TlsVersion};
+
+/// The main file, with the `[[cname]]` and `[[service]]` tables of the files it includes at the end of its own.
+pub struct RawFile {
+    /// Whether everything could be read. If not, what seems to be missing may only be unread.
+    pub complete: bool,
+    pub frontend: RawFrontend,
+    pub tls: RawTls,
+    pub admin: RawAdmin,
+    pub limits: RawLimits,
+    pub log: RawLog,
+    pub defaults: RawServiceSettings,
+    pub cnames: Vec<RawCname>,
+    pub services: Vec<RawService>,
+}
+
+pub struct RawFrontend {
+    pub https: Field<SocketAddr>,
+    pub http: Field<SocketAddr>,
+    pub http_when_tls: Field<HttpWhenTls>,
+    pub threads: Field<usize>,
+    pub drain_grace: Field<Duration>,
+    pub drain_timeout: Field<Duration>,
+}
+
+pub struct RawTls {
+    pub status: Field<TlsStatus>,
+    pub min_version: Field<TlsVersion>,
+    pub default_cname: Field<CnamePattern>,
+}
+
+pub struct RawCname {
+    pub name: Option<Located<CnamePattern>>,
+    pub cert_pem: Option<Located<PathBuf>>,
+    pub key_pem: Option<Located<PathBuf>>,
+}
+
+pub struct RawAdmin {
+    pub listen: Field<AdminListen>,
+    pub token_file: Field<PathBuf>,
+}
+
+pub struct RawLimits {
+    pub max_connections: Field<usize>,
+    pub tls_handshake_timeout: Field<Duration>,
+    pub header_read_timeout: Field<Duration>,
+    pub idle_timeout: Field<Duration>,
+}
+
+pub struct RawLog {
+    pub format: Field<LogFormat>,
+    pub level: Field<String>,
+    pub access: Field<bool>,
+}
+
+/// What can stand in `[defaults]` and in a `[[service]]`.
+pub struct RawServiceSettings {
+    pub scoring_timeout: Field<Duration>,
+    pub max_body: Field<u64>,
+    pub auth: Field<bool>,
+    pub error_format: Field<ErrorFormat>,
+}
+
+pub struct RawService {
+    /// Where its table begins.
+    pub at: Location,
+    pub name: Option<Located<ServiceName>>,
+    pub cnames: Field<Vec<Located<CnamePattern>>>,
+    pub primary_key_sha256: Field<KeyHash>,
+    pub secondary_key_sha256: Field<KeyHash>,
+    pub settings: RawServiceSettings,
+    /// The short form of a single deployment.
+    pub target: RawTarget,
+    pub deployments: Field<Vec<RawDeployment>>,
+}
+
+pub struct RawDeployment {
+    /// Where its table begins.
+    pub at: Location,
+    pub name: Option<Located<DeploymentName>>,
+    pub traffic: Field<u8>,
+    pub target: RawTarget,
+}
+
+/// What can stand in a `[[service.deployment]]` and, as its short form, in a `[[service]]`.
+pub struct RawTarget {
+    pub protocol: Field<Protocol>,
+    pub path: Field<String>,
+    pub health_path: Field<String>,
+    pub model: Field<String>,
+    pub replicas: Field<Vec<Located<ReplicaAddress>>>,
+}
+
+/// Reads the main file at `path` and all it includes. `None` if there is no text to read; everything wrong is in
+/// `diagnostics`.
+pub fn read_with_includes(path: &Path, diagnostics: &mut Diagnostics) -> Option<RawFile> {
+    let source = Source::read(path, &Location::start_of(path.into()), diagnostics)?;
+    let (mut main, includes) = table::document(&source, diagnostics, read_main);
+    for (included, wanted_at) in find_included(path, &includes, &mut main.complete, diagnostics) {
+        let Some(source) = Source::read(&included, &wanted_at, diagnostics) else {
+            main.complete = false;
+            continue;
+        };
+        let tables = table::document(&source, diagnostics, read_included);
+        main.complete &= tables.complete;
+        main.cnames.extend(tables.cnames);
+        main.services.extend(tables.services);
+    }
+    Some(main)
+}
+
+/// The files that `includes` name, each once, with the place that names it. A file that cannot be found clears
+/// `complete`.
+fn find_included(
+    main: &Path,
+    includes: &[Located<String>],
+    complete: &mut bool,
+    diagnostics: &mut Diagnostics,
+) -> Vec<(PathBuf, Location)> {
+    // A file written at this moment begins with a dot until it is renamed, as do the internals of a mounted ConfigMap.
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+    let directory = main.parent().unwrap_or(Path::new("")).to_string_lossy();
+    let directory = PathBuf::from(glob::Pattern::escape(&directory));
+    let mut seen = HashSet::from([identity(main)]);
+    let mut found = Vec::new();
+    for Located { value: pattern, at } in includes {
+        let mut error = |message: String| {
+            diagnostics.error(at.clone(), format!("`include`: {message}"));
+            *complete = false;
+        };
+        let paths = match glob::glob_with(&directory.join(pattern).to_string_lossy(), options) {
+            Ok(paths) => paths,
+            Err(wrong) => {
+                error(format!("{} is not a pattern: {}", quoted(pattern), wrong.msg));
+                continue;
+            }
+        };
+        let mut any = false;
+        for path in paths {
+            any = true;
+            match path {
+                Ok(path) if path.is_dir() && is_wildcard(pattern) => {}
+                Ok(path) if seen.insert(identity(&path)) => found.push((path, at.clone())),
+                Ok(_) => {}
+                Err(unreadable) => {
+                    error(format!("cannot read {}: {}", unreadable.path().display(), unreadable.error()))
+                }
+            }
+        }
+        if !any && !is_wildcard(pattern) {
+            error(format!("there is no file {}", main.with_file_name(pattern).display()));
+        }
+    }
+    found
+}
+
+fn is_wildcard(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '['])
+}
+
+/// The same for every path of one file.
+fn identity(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
+    let include = table.list("include", "patterns such as \"services/*.toml\"", read_pattern);
+    let frontend = table.section("frontend", "in [frontend]", |table| RawFrontend {
+        https: table.optional("https", value::listen_address),
+        http: table.optional("http", value::listen_address),
+        http_when_tls: table.optional("http_when_tls", |value| {
+            value::word(value, &[("refuse", HttpWhenTls::Refuse), ("redirect", HttpWhenTls::Redirect)])
+        }),
+        threads: table.optional("threads", |value| value::integer(value, "an integer such as 4", 0..=1024)),
+        drain_grace: table.optional("drain_grace", value::duration),
+        drain_timeout: table.optional("drain_timeout", value::duration),
+    });
+    let tls = table.section("tls", "in [tls]", |table| RawTls {
+        status: table.optional("status", |value| {
+            value::word(value, &[("Enabled", TlsStatus::Enabled), ("Disabled", TlsStatus::Disabled)])
+        }),
+        min_version: table.optional("min_version", |value| {
+            value::word(value, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)])
+        }),
+        default_cname: table.optional("default_cname", read_cname_pattern),
+    });
+    let admin = table.section("admin", "in [admin]", |table| RawAdmin {
+        listen: table.optional("listen", value::admin_listen),
+        token_file: table.optional("token_file", value::path),
+    });
+    let limits = table.section("limits", "in [limits]", |table| RawLimits {
+        max_connections: table
+            .optional("max_connections", |value| value::integer(value, "an integer such as 10000", 1..=10_000_000)),
+        tls_handshake_timeout: table.optional("tls_handshake_timeout", value::positive_duration),
+        header_read_timeout: table.optional("header_read_timeout", value::positive_duration),
+        idle_timeout: table.optional("idle_timeout", value::positive_duration),
+    });
+    let log = table.section("log", "in [log]", |table| RawLog {
+        format: table.optional("format", |value| {
+            value::word(value, &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)])
+        }),
+        level: table.optional("level", value::log_filter),
+        access: table.optional("access", value::boolean),
+    });
+    let defaults = table.section("defaults", "in [defaults]", read_service_settings);
+    let Tables { cnames, services, complete } = read_tables(table);
+    let complete = complete && !matches!(include, Field::Invalid);
+    let file = RawFile { complete, frontend, tls, admin, limits, log, defaults, cnames, services };
+    (file, include.value().unwrap_or_default())
+}
+
+fn read_included(table: &mut Table<'_, '_>) -> Tables {
+    for key in ["include", "frontend", "tls", "admin", "limits", "log", "defaults"] {
+        table.refuse(key, || {
+            Problem::new(format!("`{key}` can stand in the main file only"))
+                .remedy("move it there; an included file holds [[service]] and [[cname]] tables")
+        });
+    }
+    read_tables(table)
+}
+
+/// What both the main file and an included one may hold.
+struct Tables {
+    cnames: Vec<RawCname>,
+    services: Vec<RawService>,
+    complete: bool,
+}
+
+fn read_tables(table: &mut Table<'_, '_>) -> Tables {
+    let cnames = table.tables("cname", "[[cname]]", "in [[cname]]", |table| RawCname {
+        name: table.required("name", "\"scoring.example.com\"", read_cname_pattern),
+        cert_pem: table.required("cert_pem", "\"certs/scoring.example.com/cert.pem\"", value::path),
+        key_pem: table.required("key_pem", "\"certs/scoring.example.com/key.pem\"", value::path),
+    });
+    let services = table.tables("service", "[[service]]", "in [[service]]", read_service);
+    let complete = table.is_complete() && !matches!(cnames, Field::Invalid) && !matches!(services, Field::Invalid);
+    Tables { cnames: cnames.value().unwrap_or_default(), services: services.value().unwrap_or_default(), complete }
+}
+
+fn read_service(table: &mut Table<'_, '_>) -> RawService {
+    RawService {
+        at: table.at(),
+        name: table
+            .required("name", "\"iris\"", |value| value::text(value, "a service name such as \"iris\"")?.parse()),
+        cnames: table.list("cnames", "DNS names", read_cname_pattern),
+        primary_key_sha256: table.optional("primary_key_sha256", read_key_hash),
+        secondary_key_sha256: table.optional("secondary_key_sha256", read_key_hash),
+        settings: read_service_settings(table),
+        target: read_target(table),
+        deployments: table.tables("deployment", "[[service.deployment]]", "in [[service.deployment]]", read_deployment),
+    }
+}
+
+fn read_deployment(table: &mut Table<'_, '_>) -> RawDeployment {
+    RawDeployment {
+        at: table.at(),
+        name: table
+            .required("name", "\"blue\"", |value| value::text(value, "a deployment name such as \"blue\"")?.parse()),
+        traffic: table.optional("traffic", |value| value::integer(value, "an integer such as 90", 0..=100)),
+        target: read_target(table),
+    }
+}
+
+fn read_service_settings(table: &mut Table<'_, '_>) -> RawServiceSettings {
+    RawServiceSettings {
+        scoring_timeout: table.optional("scoring_timeout", value::positive_duration),
+        max_body: table.optional("max_body", value::size),
+        auth: table.optional("auth", value::boolean),
+        error_format: table.optional("error_format", |value| {
+            value::word(value, &[("json", ErrorFormat::Json), ("text", ErrorFormat::Text)])
+        }),
+    }
+}
+
+fn read_target(table: &mut Table<'_, '_>) -> RawTarget {
+    RawTarget {
+        protocol: table.optional("protocol", |value| value::word(value, &Protocol::WORDS)),
+        path: table.optional("path", protocol::path),
+        health_path: table.optional("health_path", protocol::path),
+        model: table.optional("model", protocol::model),
+        replicas: table.list("replicas", "addresses such as \"http://10.1.0.11:5001\"", |value| {
+            value::text(value, "an address such as \"http://10.1.0.11:5001\"")?.parse()
+        }),
+    }
+}
+
+fn read_pattern(value: &DeValue<'_>) -> Result<String, Problem> {
+    match value::text(value, "a file or pattern such as \"services/*.toml\"")? {
+        "" => Err(Problem::new("expected a file or pattern such as \"services/*.toml\", found \"\"")),
+        pattern => Ok(pattern.to_owned()),
+    }
+}
+
+fn read_cname_pattern(value: &DeValue<'_>) -> Result<CnamePattern, Problem> {
+    value::text(value, "a DNS name such as \"scoring.example.com\"")?.parse()
+}
+
+fn read_key_hash(value: &DeValue<'_>) -> Result<KeyHash, Problem> {
+    value::text(value, "the SHA-256 of a key as 64 hexadecimal digits")?.parse()
+}

@@ -1,0 +1,266 @@
+//! From what is written to what is meant: joins the files, fills in the defaults and checks what belongs together.
+//!
+//! It reads no TOML and opens no file. A part that is wrong gets a stand-in so that the rest can be checked as well:
+//! what comes out counts only if no error was found.
+
+mod service;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::diagnostic::{Diagnostics, Location, nearest};
+use super::file::{RawAdmin, RawCname, RawFile, RawFrontend, RawLimits, RawLog, RawService, RawTls};
+use super::table::{Field, Located};
+use super::value::{CnamePattern, ServiceName};
+use super::{Admin, AdminListen, Cname, Config, Frontend, Limits, Log, Service, Tls, TlsStatus, defaults};
+
+/// Turns `file`, read from `path`, into a configuration. What comes out counts only if `diagnostics` has no errors.
+pub fn resolve(path: &Path, file: Option<RawFile>, diagnostics: &mut Diagnostics) -> Option<Config> {
+    let file = file?;
+    let start = Location::start_of(path.into());
+    check_listeners(&file.frontend, &file.admin, diagnostics);
+    check_tls_status(&file, &start, diagnostics);
+    check_services_exist(&file, &start, diagnostics);
+    check_default_cname(&file, diagnostics);
+
+    let error_format = file.defaults.error_format.given().map_or(defaults::ERROR_FORMAT, |given| given.value);
+    let services = resolve_services(&file, diagnostics);
+    Some(Config {
+        frontend: resolve_frontend(file.frontend),
+        tls: resolve_tls(file.tls),
+        cnames: resolve_cnames(file.cnames, diagnostics),
+        admin: resolve_admin(file.admin, diagnostics),
+        limits: resolve_limits(file.limits),
+        log: resolve_log(file.log),
+        error_format,
+        services,
+    })
+}
+
+fn resolve_frontend(raw: RawFrontend) -> Frontend {
+    Frontend {
+        https: raw.https.value().unwrap_or(defaults::HTTPS),
+        http: raw.http.value(),
+        http_when_tls: raw.http_when_tls.value().unwrap_or(defaults::HTTP_WHEN_TLS),
+        threads: raw.threads.value().unwrap_or(defaults::THREADS),
+        drain_grace: raw.drain_grace.value().unwrap_or(defaults::DRAIN_GRACE),
+        drain_timeout: raw.drain_timeout.value().unwrap_or(defaults::DRAIN_TIMEOUT),
+    }
+}
+
+fn resolve_tls(raw: RawTls) -> Tls {
+    Tls {
+        status: raw.status.value().unwrap_or(defaults::TLS_STATUS),
+        min_version: raw.min_version.value().unwrap_or(defaults::TLS_MIN_VERSION),
+        default_cname: raw.default_cname.value(),
+    }
+}
+
+fn resolve_limits(raw: RawLimits) -> Limits {
+    Limits {
+        max_connections: raw.max_connections.value().unwrap_or(defaults::MAX_CONNECTIONS),
+        tls_handshake_timeout: raw.tls_handshake_timeout.value().unwrap_or(defaults::TLS_HANDSHAKE_TIMEOUT),
+        header_read_timeout: raw.header_read_timeout.value().unwrap_or(defaults::HEADER_READ_TIMEOUT),
+        idle_timeout: raw.idle_timeout.value().unwrap_or(defaults::IDLE_TIMEOUT),
+    }
+}
+
+fn resolve_log(raw: RawLog) -> Log {
+    Log {
+        format: raw.format.value().unwrap_or(defaults::LOG_FORMAT),
+        level: raw.level.value().unwrap_or_else(|| defaults::LOG_LEVEL.to_owned()),
+        access: raw.access.value().unwrap_or(defaults::LOG_ACCESS),
+    }
+}
+
+fn resolve_admin(raw: RawAdmin, diagnostics: &mut Diagnostics) -> Admin {
+    if let Field::Given(Located { value: AdminListen::Tcp(address), at }) = &raw.listen
+        && !address.ip().to_canonical().is_loopback()
+        && raw.token_file.is_absent()
+    {
+        diagnostics.error_with(
+            at.clone(),
+            format!("the admin API on {address} can be reached from other hosts, and no `token_file` guards it"),
+            "add token_file = \"admin.token\" to [admin], or listen on 127.0.0.1",
+        );
+    }
+    Admin {
+        listen: raw.listen.value().unwrap_or(defaults::ADMIN_LISTEN),
+        token_file: raw.token_file.given().map(beside),
+    }
+}
+
+fn resolve_cnames(raw: Vec<RawCname>, diagnostics: &mut Diagnostics) -> Vec<Cname> {
+    let mut seen: HashMap<(CnamePattern, PathBuf), Location> = HashMap::new();
+    let mut cnames = Vec::new();
+    for RawCname { name, cert_pem, key_pem } in raw {
+        let (Some(name), Some(cert_pem), Some(key_pem)) = (name, cert_pem, key_pem) else {
+            continue;
+        };
+        let cname = Cname {
+            name: name.value,
+            cert_pem: beside(&cert_pem),
+            key_pem: beside(&key_pem),
+            cert_pem_at: cert_pem.at,
+            key_pem_at: key_pem.at,
+        };
+        let at = cname.cert_pem_at.clone();
+        match seen.entry((cname.name.clone(), cname.cert_pem.clone())) {
+            Entry::Vacant(entry) => {
+                entry.insert(at);
+            }
+            Entry::Occupied(first) => {
+                let message = format!("CNAME `{}` has this certificate already, at {}", cname.name, first.get());
+                diagnostics.error_with(at, message, "delete one of the two [[cname]] tables");
+            }
+        }
+        cnames.push(cname);
+    }
+    cnames
+}
+
+fn resolve_services(file: &RawFile, diagnostics: &mut Diagnostics) -> Vec<Service> {
+    check_scoring_timeout(&file.defaults.scoring_timeout, diagnostics);
+    let mut seen: HashMap<&ServiceName, &Location> = HashMap::new();
+    let known = known_cnames(file);
+    let mut services = Vec::new();
+    for raw in &file.services {
+        if let Some(Located { value: name, at }) = &raw.name {
+            let first = *seen.entry(name).or_insert(at);
+            if first != at {
+                let message = format!("service `{name}` is already defined at {first}");
+                diagnostics.error_with(at.clone(), message, "rename or delete one of the two");
+            }
+        }
+        check_scoring_timeout(&raw.settings.scoring_timeout, diagnostics);
+        check_service_cnames(raw, known.as_deref(), diagnostics);
+        services.extend(service::resolve(raw, &file.defaults, diagnostics));
+    }
+    services
+}
+
+/// Two listeners on one address cannot both be bound, or would share the connections between them.
+fn check_listeners(frontend: &RawFrontend, admin: &RawAdmin, diagnostics: &mut Diagnostics) {
+    let https = effective(&frontend.https, Some(defaults::HTTPS));
+    let http = effective(&frontend.http, None);
+    let admin = effective(&admin.listen, Some(defaults::ADMIN_LISTEN)).and_then(|(listen, at)| match listen {
+        AdminListen::Tcp(address) => Some((address, at)),
+        AdminListen::Unix(_) => None,
+    });
+    let listeners: Vec<_> = [("frontend.https", https), ("frontend.http", http), ("admin.listen", admin)]
+        .into_iter()
+        .filter_map(|(key, listener)| listener.map(|(address, at)| (key, address, at)))
+        .collect();
+    for (index, (key, address, at)) in listeners.iter().enumerate() {
+        let clash = listeners.iter().take(index).find(|(_, other, _)| overlap(*address, *other));
+        if let Some((other_key, other, other_at)) = clash
+            && let Some(at) = at.or(*other_at)
+        {
+            let message = format!("`{key}` ({address}) and `{other_key}` ({other}) take the same connections");
+            diagnostics.error_with(at.clone(), message, "give one of them another port");
+        }
+    }
+}
+
+/// The value that counts and, if the operator wrote it, its place.
+fn effective<T: Clone>(field: &Field<T>, default: Option<T>) -> Option<(T, Option<&Location>)> {
+    match field {
+        Field::Absent => default.map(|value| (value, None)),
+        Field::Invalid => None,
+        Field::Given(Located { value, at }) => Some((value.clone(), Some(at))),
+    }
+}
+
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let every = one.ip().is_unspecified() || other.ip().is_unspecified();
+    // Port 0 is a different free port each time.
+    one.port() == other.port() && one.port() != 0 && (every || one.ip().to_canonical() == other.ip().to_canonical())
+}
+
+fn check_services_exist(file: &RawFile, start: &Location, diagnostics: &mut Diagnostics) {
+    if file.complete && file.services.is_empty() {
+        let message = "there is no [[service]]: every scoring call is answered with 404";
+        diagnostics.warning_with(start.clone(), message, "add one, or `include` the files that hold them");
+    }
+}
+
+fn check_tls_status(file: &RawFile, start: &Location, diagnostics: &mut Diagnostics) {
+    let Some((status, at)) = effective(&file.tls.status, Some(defaults::TLS_STATUS)) else {
+        return;
+    };
+    let at = at.unwrap_or(start);
+    match status {
+        TlsStatus::Disabled if file.frontend.http.is_absent() => diagnostics.error_with(
+            at.clone(),
+            "nobody can score: TLS is Disabled and there is no `frontend.http` address",
+            "add http = \"0.0.0.0:8080\" to [frontend], or set status = \"Enabled\"",
+        ),
+        TlsStatus::Enabled if file.complete && file.cnames.is_empty() => diagnostics.warning_with(
+            at.clone(),
+            "TLS is Enabled and there is no [[cname]]: every handshake is refused until there is one",
+            "add a [[cname]] with its certificate and key",
+        ),
+        TlsStatus::Disabled | TlsStatus::Enabled => {}
+    }
+}
+
+fn check_default_cname(file: &RawFile, diagnostics: &mut Diagnostics) {
+    let (Some(Located { value, at }), Some(known)) = (file.tls.default_cname.given(), known_cnames(file)) else {
+        return;
+    };
+    if !known.contains(&value) {
+        let message = format!("`default_cname`: `{value}` is the name of no [[cname]]");
+        diagnostics.error_with(at.clone(), message, known_remedy(value, &known));
+    }
+}
+
+/// `known` is `None` if not all names could be read.
+fn check_service_cnames(raw: &RawService, known: Option<&[&CnamePattern]>, diagnostics: &mut Diagnostics) {
+    let Some(Located { value: cnames, at }) = raw.cnames.given() else {
+        return;
+    };
+    if cnames.is_empty() {
+        let message = "`cnames`: expected at least one name, found an empty list";
+        diagnostics.error_with(at.clone(), message, "leave the key out to serve under every CNAME");
+    }
+    for Located { value, at } in cnames {
+        // One name of those a wildcard certificate covers is as good as the wildcard itself.
+        let covered =
+            |known: &[&CnamePattern]| known.iter().any(|cname| *cname == value || cname.matches(value.as_str()));
+        if let Some(known) = known.filter(|known| !covered(known)) {
+            let message = format!("`cnames`: no [[cname]] covers `{value}`");
+            diagnostics.error_with(at.clone(), message, known_remedy(value, known));
+        }
+    }
+}
+
+/// The names of all `[[cname]]` tables, or `None` if not all could be read.
+fn known_cnames(file: &RawFile) -> Option<Vec<&CnamePattern>> {
+    let names: Option<_> = file.cnames.iter().map(|raw| raw.name.as_ref().map(|name| &name.value)).collect();
+    names.filter(|_| file.complete)
+}
+
+fn known_remedy(wanted: &CnamePattern, known: &[&CnamePattern]) -> String {
+    match nearest(wanted.as_str(), known.iter().map(|cname| cname.as_str())) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "add a [[cname]] of that name with its certificate and key".to_owned(),
+    }
+}
+
+fn check_scoring_timeout(timeout: &Field<Duration>, diagnostics: &mut Diagnostics) {
+    const LONG: Duration = Duration::from_secs(60 * 60);
+    if let Some(Located { value, at }) = timeout.given()
+        && *value > LONG
+    {
+        let message = "`scoring_timeout` is longer than an hour: a replica that hangs is held that long";
+        diagnostics.warning_with(at.clone(), message, "write the longest time a caller would wait");
+    }
+}
+
+/// The path, relative to the file it is written in.
+fn beside(path: &Located<PathBuf>) -> PathBuf {
+    path.at.file.parent().unwrap_or(Path::new("")).join(&path.value)
+}

@@ -1,0 +1,236 @@
+//! One caller's connection: HTTP on a stream that TLS has already ended, and every wait on the caller bounded.
+//!
+//! hyper reads and writes HTTP. Around it stand a watch on the bytes ([`watched`]), which knows before hyper does
+//! when a message begins, is too large or is framed ambiguously, and one timer, which is set anew only when it
+//! rings. What a request means is the business of [`crate::scoring`].
+
+mod activity;
+mod executor;
+mod http1_framing;
+mod http2_frames;
+mod watched;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use std::{io, mem};
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout};
+use tower::Service as _;
+
+use self::activity::{Activity, Overdue};
+use self::executor::{LocalExecutor, Streams};
+use self::watched::Watched;
+use crate::config::Limits;
+use crate::scoring::caller::Caller;
+use crate::scoring::error::Refusal;
+use crate::scoring::worker::Worker;
+use crate::scoring::{self, Score};
+use crate::shutdown::Drain;
+use crate::telemetry::metrics::ThreadMetrics;
+use crate::tls::Protocol;
+
+/// Header fields in one request. Callers send some twenty.
+const MAX_FIELDS: usize = 100;
+
+/// Bytes of a request's head, before HPACK's compression for HTTP/2.
+const MAX_HEAD: u32 = 64 * 1024;
+
+/// Streams a caller may have open on one connection.
+const MAX_STREAMS: u32 = 250;
+
+/// How often an HTTP/2 caller that sends nothing is asked whether it is still there, and how long it may take.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long a last answer to somebody who sent no readable request may take to write.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Serves a connection until it ends; never fails, since nobody would be there to tell.
+pub async fn serve<S>(stream: S, protocol: Protocol, caller: Caller, worker: Rc<Worker>, limits: &Limits, drain: &Drain)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let caller = Rc::new(caller);
+    let activity = Rc::new(Activity::new(Rc::clone(&caller), limits));
+    let service = Adapter(RefCell::new(scoring::service(Rc::clone(&worker), caller)));
+    let metrics = worker.thread_metrics();
+    let overdue = match protocol {
+        Protocol::Http1 => serve_http1(stream, service, &activity, &worker, drain).await,
+        Protocol::Http2 => serve_http2(stream, service, &activity, metrics, drain).await,
+    };
+    let timeouts = &metrics.timeouts;
+    match overdue {
+        None => {}
+        Some(Overdue::Head) => timeouts.header.increment(),
+        Some(Overdue::Idle) => timeouts.idle.increment(),
+        Some(Overdue::Stalled) => timeouts.stalled.increment(),
+    }
+}
+
+async fn serve_http1<S>(
+    stream: S,
+    service: Adapter,
+    activity: &Rc<Activity>,
+    worker: &Worker,
+    drain: &Drain,
+) -> Option<Overdue>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let stream = Watched::http1(stream, Rc::clone(activity));
+    let mut connection = http1::Builder::new()
+        .max_headers(MAX_FIELDS)
+        .max_header_size(MAX_HEAD as usize)
+        .serve_connection(TokioIo::new(stream), service);
+    let overdue = drive(activity, drain, &mut Http1(&mut connection)).await;
+    // Whoever sent what is no request, or half of one, is told so; an answer under way would be torn by that.
+    let last_words = match (activity.violation(), overdue) {
+        (Some(violation), _) => Some(violation.to_refusal()),
+        (None, Some(Overdue::Head)) => Some(Refusal::request_timeout("The request head did not arrive in time.")),
+        (None, _) => None,
+    };
+    if let Some(refusal) = last_words.filter(|_| activity.may_speak()) {
+        let stream = connection.into_parts().io.into_inner();
+        let _ = timeout(LAST_WORDS, say(stream, &refusal, worker)).await;
+    }
+    overdue
+}
+
+async fn say<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: Watched<S>,
+    refusal: &Refusal,
+    worker: &Worker,
+) -> io::Result<()> {
+    let metrics = worker.part(&worker.metrics.unrouted);
+    metrics.started.increment();
+    metrics.finished.increment();
+    if let Some(counter) = metrics.refusals.get(refusal.code as usize) {
+        counter.increment();
+    }
+    if let Some(class) = metrics.statuses.get(usize::from(refusal.status().as_u16() / 100) - 1) {
+        class.increment();
+    }
+    let format = worker.catalog().error_format;
+    stream.write_all(&refusal.to_http1(format, scoring::RequestId::random().as_str())).await?;
+    stream.linger();
+    stream.shutdown().await
+}
+
+async fn serve_http2<S>(
+    stream: S,
+    service: Adapter,
+    activity: &Rc<Activity>,
+    metrics: &ThreadMetrics,
+    drain: &Drain,
+) -> Option<Overdue>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let executor = LocalExecutor::new(activity.caller());
+    let streams = executor.streams();
+    let connection = http2::Builder::new(executor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL)
+        .serve_connection(TokioIo::new(Watched::http2(stream, Rc::clone(activity))), service);
+    drive(activity, drain, &mut Http2 { connection: pin!(connection), streams: &streams, metrics }).await
+}
+
+/// A connection of either protocol, as [`drive`] sees it.
+trait Connection {
+    /// Reads, answers and writes what it can; ready at the connection's end, however that came.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Answers what is there and takes nothing more.
+    fn drain(&mut self);
+
+    /// Looks after what the connection's own clock does not see.
+    fn look_after(&mut self, _now: Instant, _patience: Duration) {}
+}
+
+struct Http1<'a, S>(&'a mut http1::Connection<TokioIo<Watched<S>>, Adapter>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection for Http1<'_, S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut *self.0).poll(cx).map(drop)
+    }
+
+    fn drain(&mut self) {
+        Pin::new(&mut *self.0).graceful_shutdown();
+    }
+}
+
+struct Http2<'a, S: AsyncRead + AsyncWrite + Unpin + 'static> {
+    connection: Pin<&'a mut http2::Connection<TokioIo<Watched<S>>, Adapter, LocalExecutor>>,
+    streams: &'a Streams,
+    metrics: &'a ThreadMetrics,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection for Http2<'_, S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.as_mut().poll(cx).map(drop)
+    }
+
+    fn drain(&mut self) {
+        self.connection.as_mut().graceful_shutdown();
+    }
+
+    fn look_after(&mut self, now: Instant, patience: Duration) {
+        self.metrics.timeouts.stalled.add(self.streams.end_stalled(now, patience));
+    }
+}
+
+/// Polls a connection to its end, or until the caller has kept it waiting for too long.
+async fn drive(activity: &Activity, drain: &Drain, connection: &mut impl Connection) -> Option<Overdue> {
+    let mut alarm = pin!(sleep_until(Instant::now() + activity.longest_pause()));
+    let mut closed = pin!(drain.closed());
+    let mut waiting_for_close = false;
+    let mut told = false;
+    poll_fn(|cx| {
+        if !told {
+            // A task's waker never changes, so waiting once is enough; after that the flag says it all.
+            let waiting = mem::replace(&mut waiting_for_close, true);
+            if drain.is_closing() || (!waiting && closed.as_mut().poll(cx).is_ready()) {
+                told = true;
+                connection.drain();
+            }
+        }
+        if connection.poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        while alarm.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            connection.look_after(now, activity.patience());
+            match activity.look_again(now) {
+                Ok(later) => alarm.as_mut().reset(later),
+                Err(overdue) => return Poll::Ready(Some(overdue)),
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// hyper calls services through a shared reference; tower's take an exclusive one.
+struct Adapter(RefCell<scoring::Observe<Score>>);
+
+impl hyper::service::Service<Request<Incoming>> for Adapter {
+    type Response = <scoring::Observe<Score> as tower::Service<Request<Incoming>>>::Response;
+    type Error = std::convert::Infallible;
+    type Future = <scoring::Observe<Score> as tower::Service<Request<Incoming>>>::Future;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        // Always ready: what limits calls stands further down.
+        self.0.borrow_mut().call(request)
+    }
+}

@@ -1,0 +1,198 @@
+//! The running front end: binds, starts the threads, and stops them.
+//!
+//! One worker thread a CPU, each with its own runtime, listeners and connections to replicas ([`worker`]), and one
+//! control thread for everything operators ask ([`crate::admin`]). This file is the only place that knows all parts.
+
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ProtocolVersion;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::admin::{self, Admin};
+use crate::config::{AdminListen, Limits, TlsVersion};
+use crate::environment::Environment;
+use crate::listener;
+use crate::scoring::catalog::Catalog;
+use crate::shutdown::Phase;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::writer::LineWriter;
+use crate::tls::Terminator;
+
+/// Why the front end did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{key} = \"{address}\": {error}{}", hint(.error))]
+    Bind { key: &'static str, address: SocketAddr, error: io::Error },
+    #[error("admin: {0}")]
+    Admin(#[from] admin::AdminError),
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; see what listens there: ss -ltnp, or choose another port",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE, or choose another port",
+        io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine, 0.0.0.0 takes all of them",
+        _ => "",
+    }
+}
+
+/// Where access log lines go.
+#[derive(Clone, Debug, Default)]
+pub struct AccessOutput {
+    /// Absent: nowhere.
+    pub writer: Option<LineWriter>,
+    /// Text instead of JSON.
+    pub text: bool,
+}
+
+/// The addresses that were bound; they differ from those configured where the port was 0.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    pub https: SocketAddr,
+    pub http: Option<SocketAddr>,
+    pub admin: AdminListen,
+}
+
+/// A front end that serves. Dropped without [`FrontEnd::stop`] it cuts what is in flight.
+#[derive(Debug)]
+pub struct FrontEnd {
+    bound: Bound,
+    phase: watch::Sender<Phase>,
+    /// Says `None` when every worker has ended.
+    workers_alive: mpsc::Receiver<()>,
+    workers: Vec<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
+}
+
+impl FrontEnd {
+    /// Binds every address, then starts serving.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`]; nothing is left running.
+    pub fn start(environment: Environment, metrics: Arc<Metrics>, access: AccessOutput) -> Result<Self, StartError> {
+        let Environment { config, certificates } = environment;
+        let threads = metrics.threads.len();
+        let bind =
+            |key, address| listener::bind(address, threads).map_err(|error| StartError::Bind { key, address, error });
+        let (https, https_listeners) = bind("https", config.frontend.https)?;
+        let (http, http_listeners) = match config.frontend.http {
+            Some(address) => bind("http", address).map(|(bound, listeners)| (Some(bound), listeners))?,
+            None => (None, Vec::new()),
+        };
+        let admin_listener = admin::bind(&config.admin)?;
+        let bound = Bound { https, http, admin: admin_listener.address() };
+
+        let certificates = Arc::new(ArcSwap::from_pointee(certificates));
+        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, https.port(), &metrics)));
+        let oldest = match config.tls.min_version {
+            TlsVersion::V1_2 => ProtocolVersion::TLSv1_2,
+            TlsVersion::V1_3 => ProtocolVersion::TLSv1_3,
+        };
+        let terminator = Terminator::new(Arc::clone(&certificates), oldest)?;
+
+        let (phase, phases) = watch::channel(Phase::Running);
+        let (alive, workers_alive) = mpsc::channel(1);
+        let mut front_end = Self { bound, phase, workers_alive, workers: Vec::new(), control: None };
+        let mut http_listeners = http_listeners.into_iter();
+        for (index, https) in https_listeners.into_iter().enumerate() {
+            let setup = worker::Setup {
+                index,
+                https,
+                http: http_listeners.next(),
+                terminator: terminator.clone(),
+                catalog: Arc::clone(&catalog),
+                metrics: Arc::clone(&metrics),
+                access: access.clone(),
+                limits: Limits {
+                    max_connections: config.limits.max_connections.div_ceil(threads),
+                    ..config.limits.clone()
+                },
+                phases: phases.clone(),
+                _alive: alive.clone(),
+            };
+            front_end.workers.push(start_thread(format!("worker-{index}"), |runtime| worker::run(runtime, setup))?);
+        }
+        let admin = Admin { phases, metrics, certificates, catalog };
+        front_end.control = Some(start_thread("control".to_owned(), |runtime| {
+            runtime.block_on(admin.serve(admin_listener));
+        })?);
+        Ok(front_end)
+    }
+
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// No longer ready, but connections are still taken.
+    pub fn begin_drain(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    /// Takes no more connections, finishes what is in flight within `limit`, and cuts the rest. True if nothing had to
+    /// be cut.
+    pub async fn stop(mut self, limit: Duration) -> bool {
+        self.phase.send_replace(Phase::Closing);
+        let finished = timeout(limit, self.workers_alive.recv()).await.is_ok();
+        self.join();
+        finished
+    }
+
+    /// Ends every thread at once.
+    fn join(&mut self) {
+        self.phase.send_replace(Phase::Stopped);
+        for thread in self.workers.drain(..).chain(self.control.take()) {
+            // A panic has been reported by the thread that had it.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for FrontEnd {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+/// How many worker threads `configured` asks for: 0 is one for each CPU this process may use, which in a container is
+/// its quota.
+pub fn threads(configured: usize) -> usize {
+    match configured {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        threads => threads,
+    }
+}
+
+fn start_thread(name: String, run: impl FnOnce(LocalRuntime) + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    // The runtime cannot change threads; its making is the only thing in there that can fail.
+    let (made, outcome) = std::sync::mpsc::sync_channel(1);
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => {
+                let _ = made.send(Ok(()));
+                run(runtime);
+            }
+            Err(error) => drop(made.send(Err(error))),
+        }
+    });
+    let thread = thread.map_err(StartError::Thread)?;
+    match outcome.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(StartError::Thread(error)),
+        Err(_) => Err(StartError::Thread(io::Error::other("it ended at once"))),
+    }
+}

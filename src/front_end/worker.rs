@@ -1,0 +1,219 @@
+//! One worker thread, from accepted connection to closed: listeners, TLS, HTTP. It shares nothing that could make it
+//! wait for another thread.
+
+use std::cell::Cell;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::ProtocolVersion;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalRuntime;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, interval, timeout};
+
+use super::AccessOutput;
+use crate::config::Limits;
+use crate::connection;
+use crate::listener;
+use crate::scoring::caller::Caller;
+use crate::scoring::catalog::Catalog;
+use crate::scoring::worker::Worker;
+use crate::shutdown::{Drain, Phase};
+use crate::telemetry::access::{AccessLog, FLUSH_INTERVAL};
+use crate::telemetry::metrics::Metrics;
+use crate::tls::{Handshake, HandshakeError, Protocol, Terminator};
+
+/// What a worker thread is given.
+pub(super) struct Setup {
+    pub(super) index: usize,
+    pub(super) https: StdListener,
+    pub(super) http: Option<StdListener>,
+    pub(super) terminator: Terminator,
+    pub(super) catalog: Arc<ArcSwap<Catalog>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) access: AccessOutput,
+    /// This thread's share of them.
+    pub(super) limits: Limits,
+    pub(super) phases: watch::Receiver<Phase>,
+    /// Held for as long as the thread has anything to do.
+    pub(super) _alive: mpsc::Sender<()>,
+}
+
+/// Serves until the process is closing and every connection has ended, or it is stopped.
+pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
+    let access = AccessLog::new(setup.access.writer.clone(), setup.access.text);
+    let worker = Rc::new(Worker::new(setup.index, Arc::clone(&setup.catalog), Arc::clone(&setup.metrics), access));
+    runtime.block_on(serve(&worker, setup));
+    // Cuts what is left, which writes it down.
+    drop(runtime);
+    worker.access.flush();
+}
+
+async fn serve(worker: &Rc<Worker>, setup: Setup) {
+    let Setup { https, http, terminator, limits, mut phases, _alive, .. } = setup;
+    let thread = Rc::new(Thread {
+        worker: Rc::clone(worker),
+        terminator,
+        limits,
+        drain: Drain::default(),
+        open: Cell::new(0),
+        closed_one: Notify::new(),
+    });
+    let pool = Rc::clone(&worker.pool);
+    spawn_local(async move { pool.sweep().await });
+    spawn_local(flush_access_log(Rc::clone(worker)));
+
+    let mut accepting = Vec::new();
+    for (listener, transport) in [(Some(https), Transport::Tls), (http, Transport::Plain)] {
+        // Only a file descriptor that is none could fail here, and these were just bound.
+        if let Some(Ok(listener)) = listener.map(TcpListener::from_std) {
+            accepting.push(spawn_local(accept_all(Rc::clone(&thread), listener, transport)));
+        }
+    }
+
+    let reached = async |phases: &mut watch::Receiver<Phase>, phase| {
+        // The sender only goes away with the whole front end.
+        let _ = phases.wait_for(|now| *now >= phase).await;
+    };
+    reached(&mut phases, Phase::Draining).await;
+    worker.draining.set(true);
+    reached(&mut phases, Phase::Closing).await;
+    thread.drain.close();
+    for accepting in accepting {
+        let _ = accepting.await;
+    }
+    tokio::select! {
+        () = thread.all_closed() => {}
+        () = reached(&mut phases, Phase::Stopped) => {}
+    }
+}
+
+async fn flush_access_log(worker: Rc<Worker>) {
+    let mut ticks = interval(FLUSH_INTERVAL);
+    loop {
+        ticks.tick().await;
+        worker.access.flush();
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Transport {
+    Plain,
+    Tls,
+}
+
+/// What the connections of one thread share.
+struct Thread {
+    worker: Rc<Worker>,
+    terminator: Terminator,
+    limits: Limits,
+    drain: Drain,
+    open: Cell<usize>,
+    closed_one: Notify,
+}
+
+/// Takes connections until the front end closes.
+async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transport) {
+    let metrics = thread.worker.thread_metrics();
+    let mut closing = pin!(thread.drain.closed());
+    loop {
+        // At the limit callers wait in the kernel's queue, where they cost nothing.
+        let accept = async {
+            thread.room().await;
+            listener::accept(&listener, &metrics.accept_errors).await
+        };
+        let (tcp, peer) = tokio::select! {
+            biased;
+            accepted = accept => accepted,
+            // Only when nobody is left in the queue: closing the socket would reset them.
+            () = closing.as_mut() => return,
+        };
+        metrics.connections_accepted.increment();
+        thread.open.set(thread.open.get() + 1);
+        let open = Open(Rc::clone(&thread));
+        spawn_local(async move { open.0.serve(tcp, peer, transport).await });
+    }
+}
+
+/// A connection that counts.
+struct Open(Rc<Thread>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.worker.thread_metrics().connections_closed.increment();
+        self.0.closed_one.notify_waiters();
+    }
+}
+
+impl Thread {
+    async fn room(&self) {
+        if self.open.get() < self.limits.max_connections {
+            return;
+        }
+        self.worker.thread_metrics().connections_at_limit.increment();
+        while self.open.get() >= self.limits.max_connections {
+            self.closed_one.notified().await;
+        }
+    }
+
+    async fn all_closed(&self) {
+        while self.open.get() > 0 {
+            self.closed_one.notified().await;
+        }
+    }
+
+    async fn serve(&self, tcp: TcpStream, peer: SocketAddr, transport: Transport) {
+        let worker = Rc::clone(&self.worker);
+        match transport {
+            Transport::Plain => {
+                let caller = Caller::plain(peer);
+                connection::serve(tcp, Protocol::Http1, caller, worker, &self.limits, &self.drain).await;
+            }
+            Transport::Tls => {
+                let began = Instant::now();
+                let handshake = timeout(self.limits.tls_handshake_timeout, self.terminator.accept(tcp)).await;
+                self.count(
+                    handshake.as_ref().map(|handshake| handshake.as_ref().map(|(_, handshake)| handshake)),
+                    began,
+                );
+                let Ok(Ok((stream, handshake))) = handshake else { return };
+                let protocol = handshake.protocol;
+                let caller = Caller::over_tls(peer, handshake);
+                connection::serve(stream, protocol, caller, worker, &self.limits, &self.drain).await;
+            }
+        }
+    }
+
+    fn count<T>(&self, handshake: Result<Result<&Handshake, &HandshakeError>, T>, began: Instant) {
+        let metrics = self.worker.thread_metrics();
+        let counts = &metrics.handshakes;
+        let count = match handshake {
+            Ok(Ok(handshake)) => {
+                metrics.handshake_duration.observe(began.elapsed());
+                match (handshake.version, handshake.resumed) {
+                    (ProtocolVersion::TLSv1_3, true) => &counts.tls13_resumed,
+                    (ProtocolVersion::TLSv1_3, false) => &counts.tls13_full,
+                    (_, true) => &counts.tls12_resumed,
+                    (_, false) => &counts.tls12_full,
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "TLS handshake failed");
+                match error {
+                    HandshakeError::UnknownName(_) => &counts.unknown_name,
+                    HandshakeError::NoName => &counts.no_name,
+                    HandshakeError::NoCertificates => &counts.no_certificates,
+                    HandshakeError::Protocol(_) => &counts.protocol,
+                    HandshakeError::Io(_) => &counts.io,
+                }
+            }
+            Err(_) => &counts.timeout,
+        };
+        count.increment();
+    }
+}

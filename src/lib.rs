@@ -1,0 +1,29 @@
+//! scorefront: the real-time scoring front end of a model-serving cluster.
+//!
+//! A request's way through the rooms:
+//!
+//! ```text
+//! listener ─ tls ─ connection ─ scoring ─ upstream ─ container
+//! ```
+//!
+//! [`listener`] accepts, [`tls`] ends TLS by the certificate of the CNAME asked for, [`connection`] speaks HTTP and
+//! bounds every wait on the caller, [`scoring`] decides what a request means, [`upstream`] carries it to a replica. A
+//! room knows those that lie further down the way, and none before it.
+//!
+//! Beside the way: [`config`] and [`environment`] read the files that are the state, [`telemetry`] is what operators
+//! see, [`admin`] answers them, [`front_end`] starts and stops it all, [`cli`] is the command line, [`demo`] a whole
+//! cluster in one process. ARCHITECTURE.md says why it is cut this way.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod demo;
+pub mod environment;
+pub mod front_end;
+pub mod listener;
+pub mod scoring;
+pub mod shutdown;
+pub mod telemetry;
+pub mod tls;
+pub mod upstream;

@@ -1,0 +1,250 @@
+//! The way of a scoring request, top to bottom: host, route, key, limits, deployment, replica, answer.
+//!
+//! Everything a caller can do wrong becomes a [`Refusal`] here and a response in [`observe`]. Bytes of bodies only
+//! pass through ([`body`]); sockets are the business of [`crate::connection`] on one side and [`crate::upstream`] on
+//! the other.
+
+pub mod body;
+pub mod caller;
+pub mod catalog;
+pub mod error;
+pub mod exchange;
+pub mod headers;
+mod host;
+mod id;
+mod key;
+mod observe;
+mod route;
+pub mod worker;
+
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower::{Service, ServiceBuilder};
+
+use self::body::{RequestBody, ResponseBody};
+use self::caller::Caller;
+use self::catalog::{Catalog, Deployment, ServiceRef};
+use self::error::Refusal;
+use self::exchange::{Exchange, Stages, Upload};
+use self::headers::{AZUREML_MODEL_DEPLOYMENT, X_REQUEST_TIMEOUT_MS};
+use self::host::Host;
+use self::observe::Call;
+use self::route::Route;
+use self::worker::Worker;
+use crate::config::{HttpWhenTls, TlsStatus};
+use crate::upstream::{self, AnswerBody, Failure, replica};
+
+pub use id::RequestId;
+pub use observe::Observe;
+
+/// How often a request may go to another replica after one could not be reached.
+const RETRIES: usize = 1;
+
+/// The request path for the calls of one connection.
+pub fn service(worker: Rc<Worker>, caller: Rc<Caller>) -> Observe<Score> {
+    ServiceBuilder::new().layer_fn(|score| Observe::new(score, Rc::clone(&worker), Rc::clone(&caller))).service(Score)
+}
+
+/// Answers calls from replicas.
+#[derive(Clone, Copy, Debug)]
+pub struct Score;
+
+impl Service<Call> for Score {
+    type Response = Response<ResponseBody>;
+    type Error = Refusal;
+    /// Boxed, so that a connection holds the state of a request only while there is one.
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Refusal>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        Box::pin(score(call))
+    }
+}
+
+async fn score(Call { request, exchange }: Call) -> Result<Response<ResponseBody>, Refusal> {
+    let (mut head, incoming) = request.into_parts();
+    let catalog = exchange.worker.catalog();
+
+    let server_name = exchange.caller.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    let host = Host::of(head.version, &head.uri, &head.headers, server_name)?;
+    let _ = exchange.host.set(host.authority.clone());
+    check_transport(&catalog, &exchange.caller, &host, &head.uri)?;
+    headers::check_names(&head.headers)?;
+    check_framing(&head)?;
+
+    let route = Route::parse(head.uri.path())?;
+    let service = ServiceRef::find(&catalog, route.service, &host.name)
+        .ok_or_else(|| Refusal::service_not_found(route.service))?;
+    let service = exchange.service.get_or_init(|| service);
+    route.resource.check_method(&head.method)?;
+
+    if !key::is_authorized(&service.auth, &head.headers) {
+        return Err(Refusal::unauthorized(&service.name));
+    }
+    check_length(&head.headers, service.max_body)?;
+    let timeout = timeout(&head.headers, service.scoring_timeout)?;
+    exchange.choose(deployment(service, &head.headers)?);
+    let Some(deployment) = exchange.deployment() else { return Err(Refusal::no_ready_replicas(&service.name)) };
+
+    let body = RequestBody::new(incoming, Rc::clone(&exchange), service.max_body);
+    let target = Uri::try_from(route.resource.target(&deployment.paths, head.uri.query()))
+        .map_err(|_| Refusal::bad_request("The path cannot be passed on to the replica."))?;
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = target;
+    *request.headers_mut() = mem::take(&mut head.headers);
+    headers::to_replica(&exchange, service.is_keyed(), head.version, request.headers_mut());
+
+    let deadline = exchange.started + timeout;
+    let mut alarm = Box::pin(sleep_until(deadline));
+    let answer = tokio::select! {
+        biased;
+        answer = ask(&exchange, service, deployment, request, deadline) => answer?,
+        () = alarm.as_mut() => return Err(out_of_time(&exchange, timeout)),
+    };
+    Ok(to_caller(answer, deployment, timeout, alarm))
+}
+
+/// Refuses plain HTTP while TLS is enabled, and names the served certificate does not prove.
+fn check_transport(catalog: &Catalog, caller: &Caller, host: &Host<'_>, uri: &Uri) -> Result<(), Refusal> {
+    match &caller.tls {
+        Some(tls) if tls.certificate.covers(&host.name) => Ok(()),
+        Some(_) => Err(Refusal::misdirected(&host.name)),
+        None if catalog.tls_status == TlsStatus::Disabled => Ok(()),
+        None => {
+            let host = if host.name.contains(':') { format!("[{}]", host.name) } else { host.name.to_string() };
+            let port = if catalog.https_port == 443 { String::new() } else { format!(":{}", catalog.https_port) };
+            let target = uri.path_and_query().map_or("/", |target| target.as_str());
+            let https = format!("https://{host}{port}{target}");
+            Err(match catalog.http_when_tls {
+                HttpWhenTls::Refuse => Refusal::https_required(&https),
+                HttpWhenTls::Redirect => Refusal::https_redirect(&https),
+            })
+        }
+    }
+}
+
+/// What HTTP allows and nobody who scores needs: CONNECT asks for a tunnel, `*` for the server as a whole. A length
+/// given twice can only come over HTTP/2 this far; [`crate::connection`] refuses it in HTTP/1.
+fn check_framing(head: &request::Parts) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal::method_not_allowed("POST, GET, OPTIONS"));
+    }
+    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+        return Err(Refusal::bad_request("The request target * is for OPTIONS only."));
+    }
+    if head.version == Version::HTTP_2 && head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Refusal::bad_request("There is more than one Content-Length field."));
+    }
+    Ok(())
+}
+
+/// Refuses a body that says itself that it is too large, before any of it is read.
+fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), Refusal> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > max_body) { Err(Refusal::body_too_large(max_body)) } else { Ok(()) }
+}
+
+/// How long this request may take: what the service allows, or less if the caller says so.
+fn timeout(headers: &HeaderMap, scoring_timeout: Duration) -> Result<Duration, Refusal> {
+    let Some(value) = headers.get(X_REQUEST_TIMEOUT_MS) else { return Ok(scoring_timeout) };
+    let millis = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match millis.and_then(|millis| millis.parse().ok()) {
+        Some(millis) => Ok(scoring_timeout.min(Duration::from_millis(millis))),
+        None => Err(Refusal::bad_request("x-request-timeout-ms is a whole number of milliseconds.")),
+    }
+}
+
+/// The deployment the caller pins, or one drawn by the shares of the traffic.
+fn deployment(service: &ServiceRef, headers: &HeaderMap) -> Result<usize, Refusal> {
+    match headers.get(AZUREML_MODEL_DEPLOYMENT) {
+        Some(name) => service
+            .deployment_named(name.as_bytes())
+            .ok_or_else(|| Refusal::deployment_not_found(&service.name, &String::from_utf8_lossy(name.as_bytes()))),
+        None => service.deployment_for(fastrand::u8(..100)).ok_or_else(|| Refusal::no_ready_replicas(&service.name)),
+    }
+}
+
+/// Asks the least busy replica, and once another one if nothing of the request left this process.
+async fn ask(
+    exchange: &Exchange,
+    service: &ServiceRef,
+    deployment: &Deployment,
+    mut request: Request<RequestBody>,
+    deadline: Instant,
+) -> Result<Response<AnswerBody<RequestBody>>, Refusal> {
+    let mut unreachable = None;
+    for _ in 0..=RETRIES {
+        let Some(replica) = replica::least_busy(&deployment.replicas, unreachable) else { break };
+        let asked = Instant::now();
+        request.headers_mut().insert(HOST, replica.authority().clone());
+        let left = deadline.saturating_duration_since(asked).as_millis();
+        request.headers_mut().insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX)));
+        match upstream::send(&exchange.worker.pool, replica, request).await {
+            Ok((answer, times)) => {
+                let _ = exchange.replica.set(replica.clone());
+                let connect = times.connected - asked;
+                let stages = Stages { connect, model: Some(times.answered - times.connected), ..exchange.stages.get() };
+                exchange.stages.set(stages);
+                // A replica was never asked to change the protocol, so this is no answer to the request.
+                if answer.status().is_informational() {
+                    return Err(Refusal::replica_closed());
+                }
+                return Ok(answer);
+            }
+            Err(Failure::Unsent { request: unsent, cause }) => {
+                tracing::debug!(service = &*service.name, replica = %replica.address(), %cause, "replica unreachable");
+                exchange.metrics().retries.increment();
+                request = unsent;
+                unreachable = Some(&**replica);
+            }
+            Err(Failure::Sent(cause)) => {
+                let _ = exchange.replica.set(replica.clone());
+                return Err(match exchange.upload.get() {
+                    Upload::TooLarge => Refusal::body_too_large(service.max_body),
+                    Upload::Broken => Refusal::bad_request("The request body is malformed or broke off."),
+                    Upload::Reading | Upload::Complete => {
+                        tracing::debug!(service = &*service.name, replica = %replica.address(), %cause, "no answer");
+                        Refusal::replica_closed()
+                    }
+                });
+            }
+        }
+    }
+    Err(Refusal::no_ready_replicas(&service.name))
+}
+
+/// Whose fault it is that time ran out decides what the caller is told.
+fn out_of_time(exchange: &Exchange, timeout: Duration) -> Refusal {
+    if exchange.upload.get() == Upload::Reading && exchange.request_bytes.get() > 0 {
+        Refusal::request_timeout(format!("The request body did not arrive within {} ms.", timeout.as_millis()))
+    } else {
+        Refusal::scoring_timeout(timeout.as_millis())
+    }
+}
+
+/// The answer as the caller gets it. From here on the timeout bounds each silence of the replica, so that a stream of
+/// events may go on as long as it lives.
+fn to_caller(
+    answer: Response<AnswerBody<RequestBody>>,
+    deployment: &Deployment,
+    timeout: Duration,
+    alarm: Pin<Box<Sleep>>,
+) -> Response<ResponseBody> {
+    let mut response = answer.map(|body| ResponseBody::replica(body, timeout, alarm));
+    *response.version_mut() = Version::default();
+    headers::clean_answer(response.headers_mut());
+    response.headers_mut().insert(AZUREML_MODEL_DEPLOYMENT, deployment.label.clone());
+    response
+}

@@ -1,0 +1,208 @@
+//! The two bodies that pass through: the caller's to the replica, counted and limited, and the answer's to the
+//! caller, counted and bounded in its silences. Both are streamed frame by frame and never held.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::exchange::{Ending, Exchange, Upload};
+use crate::upstream::AnswerBody;
+
+/// Why a body ended before its end. The other side is told by the way its message breaks off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the request body is over the limit")]
+    TooLarge,
+    #[error("the caller: {0}")]
+    Caller(hyper::Error),
+    #[error("the replica: {0}")]
+    Replica(hyper::Error),
+    #[error("the replica was silent for too long")]
+    Silent,
+}
+
+/// A caller's body on its way to a replica. Trailers are dropped (RFC 9110 section 6.5.1): in HTTP/1.1 a replica
+/// might take them for header fields.
+pub struct RequestBody {
+    incoming: Incoming,
+    exchange: Rc<Exchange>,
+    /// Bytes that may still come.
+    allowance: u64,
+    ended: bool,
+}
+
+impl RequestBody {
+    pub fn new(incoming: Incoming, exchange: Rc<Exchange>, max_body: u64) -> Self {
+        let ended = incoming.is_end_stream();
+        if ended {
+            exchange.upload.set(Upload::Complete);
+        }
+        Self { incoming, exchange, allowance: max_body, ended }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        loop {
+            let frame = std::task::ready!(Pin::new(&mut this.incoming).poll_frame(cx));
+            let data = match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => data,
+                Some(Ok(Err(_trailers))) => continue,
+                Some(Err(error)) => {
+                    this.exchange.upload.set(Upload::Broken);
+                    return Poll::Ready(Some(Err(BodyError::Caller(error))));
+                }
+                None => {
+                    this.ended = true;
+                    this.exchange.upload.set(Upload::Complete);
+                    return Poll::Ready(None);
+                }
+            };
+            let length = data.len() as u64;
+            this.exchange.request_bytes.set(this.exchange.request_bytes.get() + length);
+            let Some(rest) = this.allowance.checked_sub(length) else {
+                this.exchange.upload.set(Upload::TooLarge);
+                return Poll::Ready(Some(Err(BodyError::TooLarge)));
+            };
+            this.allowance = rest;
+            if this.incoming.is_end_stream() {
+                this.ended = true;
+                this.exchange.upload.set(Upload::Complete);
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.exchange.caller.left_unread.set(true);
+        }
+    }
+}
+
+/// An answer on its way to the caller. It holds the [`Exchange`], which is written down when this is dropped.
+pub struct ResponseBody {
+    source: Source,
+    exchange: Option<Rc<Exchange>>,
+}
+
+enum Source {
+    /// A short text of our own.
+    Own(Bytes),
+    Replica {
+        answer: AnswerBody<RequestBody>,
+        /// How long the replica may be silent between two parts.
+        patience: Duration,
+        /// Rings at the earliest when the silence may be over; set anew only then, not for each part.
+        alarm: Pin<Box<Sleep>>,
+        last_part: Instant,
+    },
+}
+
+impl ResponseBody {
+    pub fn full(text: Bytes) -> Self {
+        Self { source: Source::Own(text), exchange: None }
+    }
+
+    /// `alarm` is a timer the request no longer needs; it is used again here.
+    pub fn replica(answer: AnswerBody<RequestBody>, patience: Duration, alarm: Pin<Box<Sleep>>) -> Self {
+        Self { source: Source::Replica { answer, patience, alarm, last_part: Instant::now() }, exchange: None }
+    }
+
+    /// Counts into `exchange` and keeps it until the answer is over.
+    pub fn counted_by(mut self, exchange: Rc<Exchange>) -> Self {
+        if self.is_end_stream() {
+            exchange.ending.set(Ending::Complete);
+        }
+        self.exchange = Some(exchange);
+        self
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let polled = this.source.poll(cx);
+        let Some(exchange) = &this.exchange else { return polled };
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                exchange.response_bytes.set(exchange.response_bytes.get() + length);
+                exchange.untaken_since.set(Some(Instant::now()));
+                if this.source.is_end_stream() {
+                    exchange.ending.set(Ending::Complete);
+                }
+            }
+            Poll::Ready(None) => exchange.ending.set(Ending::Complete),
+            Poll::Ready(Some(Err(_))) => exchange.ending.set(Ending::ReplicaBroke),
+            // It is the replica's turn.
+            Poll::Pending => exchange.untaken_since.set(None),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(text) => SizeHint::with_exact(text.len() as u64),
+            Source::Replica { answer, .. } => answer.size_hint(),
+        }
+    }
+}
+
+impl Source {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Own(text) if text.is_empty() => Poll::Ready(None),
+            Self::Own(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
+            Self::Replica { answer, patience, alarm, last_part } => {
+                if let Poll::Ready(frame) = Pin::new(answer).poll_frame(cx) {
+                    *last_part = Instant::now();
+                    return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Replica)));
+                }
+                while alarm.as_mut().poll(cx).is_ready() {
+                    let silent_until = *last_part + *patience;
+                    if silent_until <= Instant::now() {
+                        return Poll::Ready(Some(Err(BodyError::Silent)));
+                    }
+                    alarm.as_mut().reset(silent_until);
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(text) => text.is_empty(),
+            Self::Replica { answer, .. } => answer.is_end_stream(),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What the request path knows of the configuration: one snapshot, replaced whole when anything in it changes.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::config::{self, Auth, CnamePattern, ErrorFormat, HttpWhenTls, Paths, TlsStatus};
+use crate::telemetry::metrics::{DeploymentMetrics, Metrics};
+use crate::upstream::Replica;
+
+/// Every service, and what holds for requests that belong to none.
+#[derive(Debug)]
+pub struct Catalog {
+    pub tls_status: TlsStatus,
+    pub http_when_tls: HttpWhenTls,
+    /// The port of https URIs told to callers.
+    pub https_port: u16,
+    pub error_format: ErrorFormat,
+    services: Vec<Service>,
+    by_name: HashMap<Box<str>, usize>,
+}
+
+/// A named model.
+#[derive(Debug)]
+pub struct Service {
+    pub name: Box<str>,
+    /// The names it is served under; empty: every name.
+    cnames: Vec<CnamePattern>,
+    pub auth: Auth,
+    pub scoring_timeout: Duration,
+    /// Bytes.
+    pub max_body: u64,
+    pub error_format: ErrorFormat,
+    deployments: Vec<Deployment>,
+}
+
+/// One version of a service.
+#[derive(Debug)]
+pub struct Deployment {
+    pub name: Box<str>,
+    /// The name as a field value.
+    pub label: HeaderValue,
+    /// Percent of the service's requests.
+    traffic: u8,
+    pub paths: Paths,
+    pub replicas: Vec<Arc<Replica>>,
+    pub metrics: Arc<DeploymentMetrics>,
+}
+
+impl Catalog {
+    /// Makes the snapshot that `config` describes. `https_port` is the port that was bound, which may differ from the
+    /// one configured when that is 0.
+    pub fn new(config: &config::Config, https_port: u16, metrics: &Metrics) -> Self {
+        let services: Vec<_> = config.services.iter().map(|service| Service::new(service, metrics)).collect();
+        let by_name = services.iter().enumerate().map(|(index, service)| (service.name.clone(), index)).collect();
+        Self {
+            tls_status: config.tls.status,
+            http_when_tls: config.frontend.http_when_tls,
+            https_port,
+            error_format: config.error_format,
+            services,
+            by_name,
+        }
+    }
+
+    /// No service at all.
+    #[cfg(test)]
+    pub(crate) fn empty() -> Self {
+        Self {
+            tls_status: TlsStatus::Enabled,
+            http_when_tls: HttpWhenTls::Refuse,
+            https_port: 443,
+            error_format: ErrorFormat::Json,
+            services: Vec::new(),
+            by_name: HashMap::new(),
+        }
+    }
+
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+}
+
+impl Service {
+    fn new(service: &config::Service, metrics: &Metrics) -> Self {
+        let deployments = service.deployments.iter().map(|deployment| Deployment {
+            name: deployment.name.as_str().into(),
+            label: HeaderValue::from_str(&deployment.name).unwrap_or_else(|_| HeaderValue::from_static("")),
+            traffic: deployment.traffic,
+            paths: deployment.paths.clone(),
+            replicas: deployment.replicas.iter().filter_map(|replica| Replica::new(replica.address.clone())).collect(),
+            metrics: metrics.deployment(service.name.as_str(), &deployment.name),
+        });
+        Self {
+            name: service.name.as_str().into(),
+            cnames: service.cnames.clone(),
+            auth: service.auth.clone(),
+            scoring_timeout: service.scoring_timeout,
+            max_body: service.max_body,
+            error_format: service.error_format,
+            deployments: deployments.collect(),
+        }
+    }
+
+    pub fn deployments(&self) -> &[Deployment] {
+        &self.deployments
+    }
+
+    /// Whether callers need a key.
+    pub fn is_keyed(&self) -> bool {
+        matches!(self.auth, Auth::Keys { .. })
+    }
+
+    fn is_served_under(&self, host: &str) -> bool {
+        self.cnames.is_empty() || self.cnames.iter().any(|cname| cname.matches(host))
+    }
+
+    /// The deployment that a number drawn from 0 to 99 falls on, by the shares of the traffic.
+    pub fn deployment_for(&self, drawn: u8) -> Option<usize> {
+        let mut below = 0u32;
+        self.deployments.iter().position(|deployment| {
+            below += u32::from(deployment.traffic);
+            u32::from(drawn) < below
+        })
+    }
+
+    pub fn deployment_named(&self, name: &[u8]) -> Option<usize> {
+        self.deployments.iter().position(|deployment| deployment.name.as_bytes() == name)
+    }
+}
+
+/// One thread's hold on a snapshot. Requests count their hold on it here, so that threads do not fight over one
+/// reference count.
+pub type LocalCatalog = Rc<Arc<Catalog>>;
+
+/// A service, and the snapshot it stands in for as long as a request needs it.
+#[derive(Clone)]
+pub struct ServiceRef {
+    catalog: LocalCatalog,
+    index: usize,
+}
+
+impl ServiceRef {
+    /// The service of this name, if it is served under `host`.
+    pub fn find(catalog: &LocalCatalog, name: &str, host: &str) -> Option<Self> {
+        let index = *catalog.by_name.get(name)?;
+        let found = Self { catalog: Rc::clone(catalog), index };
+        found.is_served_under(host).then_some(found)
+    }
+}
+
+impl Deref for ServiceRef {
+    type Target = Service;
+
+    fn deref(&self) -> &Service {
+        // `find` is the only maker, and a snapshot never changes.
+        &self.catalog.services[self.index]
+    }
+}

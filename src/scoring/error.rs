@@ -1,0 +1,234 @@
+//! Every answer of the front end's own, from error to response, in one place. The words are part of the contract:
+//! callers compare them.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use serde::Serialize;
+
+use super::body::ResponseBody;
+use crate::config::ErrorFormat;
+use crate::telemetry::metrics::REFUSALS;
+
+/// A machine's word for what went wrong; `error.code` in the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    BadRequest,
+    BodyTooLarge,
+    DeploymentNotFound,
+    HeadersTooLarge,
+    HttpsRequired,
+    MethodNotAllowed,
+    Misdirected,
+    NoReadyReplicas,
+    NotFound,
+    ReplicaClosed,
+    RequestTimeout,
+    ScoringTimeout,
+    ServiceNotFound,
+    Unauthorized,
+}
+
+impl Code {
+    /// Every code, in the order of the counters of refusals.
+    pub const ALL: [Self; REFUSALS] = [
+        Self::BadRequest,
+        Self::BodyTooLarge,
+        Self::DeploymentNotFound,
+        Self::HeadersTooLarge,
+        Self::HttpsRequired,
+        Self::MethodNotAllowed,
+        Self::Misdirected,
+        Self::NoReadyReplicas,
+        Self::NotFound,
+        Self::ReplicaClosed,
+        Self::RequestTimeout,
+        Self::ScoringTimeout,
+        Self::ServiceNotFound,
+        Self::Unauthorized,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "BadRequest",
+            Self::BodyTooLarge => "BodyTooLarge",
+            Self::DeploymentNotFound => "DeploymentNotFound",
+            Self::HeadersTooLarge => "HeadersTooLarge",
+            Self::HttpsRequired => "HttpsRequired",
+            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::Misdirected => "Misdirected",
+            Self::NoReadyReplicas => "NoReadyReplicas",
+            Self::NotFound => "NotFound",
+            Self::ReplicaClosed => "ReplicaClosed",
+            Self::RequestTimeout => "RequestTimeout",
+            Self::ScoringTimeout => "ScoringTimeout",
+            Self::ServiceNotFound => "ServiceNotFound",
+            Self::Unauthorized => "Unauthorized",
+        }
+    }
+
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::HttpsRequired => StatusCode::FORBIDDEN,
+            Self::DeploymentNotFound | Self::NotFound | Self::ServiceNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::ReplicaClosed => StatusCode::BAD_GATEWAY,
+            Self::NoReadyReplicas => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ScoringTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+}
+
+/// An answer of our own instead of a replica's.
+#[derive(Debug)]
+pub struct Refusal {
+    pub code: Code,
+    message: Cow<'static, str>,
+    /// 308 instead of the code's own status.
+    redirect: bool,
+    /// The one field beyond the body's that this answer needs.
+    field: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), redirect: false, field: None }
+    }
+
+    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.field = Some((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::BadRequest, message)
+    }
+
+    pub fn body_too_large(limit: u64) -> Self {
+        Self::new(Code::BodyTooLarge, format!("The request body is larger than the limit of {limit} bytes."))
+    }
+
+    pub fn deployment_not_found(service: &str, deployment: &str) -> Self {
+        Self::new(Code::DeploymentNotFound, format!("Service {service} has no deployment {deployment}."))
+    }
+
+    pub fn headers_too_large(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::HeadersTooLarge, message)
+    }
+
+    /// Plain HTTP while TLS is enabled.
+    pub fn https_required(uri: &str) -> Self {
+        Self::new(Code::HttpsRequired, format!("This service is called over TLS only: {uri}"))
+    }
+
+    /// The same, sending the caller there with its method and body kept (RFC 9110 section 15.4.9). Without a URI that
+    /// can stand in a field it only says so.
+    pub fn https_redirect(uri: &str) -> Self {
+        let mut refusal = Self::https_required(uri);
+        if let Ok(location) = HeaderValue::from_str(uri) {
+            refusal.redirect = true;
+            refusal.field = Some((LOCATION, location));
+        }
+        refusal
+    }
+
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        Self::new(Code::MethodNotAllowed, format!("This path takes {allow}.")).with(ALLOW, allow)
+    }
+
+    pub fn misdirected(host: &str) -> Self {
+        let message =
+            format!("The certificate served on this connection does not cover {host}; open a new connection.");
+        Self::new(Code::Misdirected, message)
+    }
+
+    pub fn no_ready_replicas(service: &str) -> Self {
+        Self::new(Code::NoReadyReplicas, format!("No ready replicas for service {service}."))
+    }
+
+    pub fn not_found() -> Self {
+        Self::new(Code::NotFound, "No such path.")
+    }
+
+    pub fn replica_closed() -> Self {
+        Self::new(Code::ReplicaClosed, "Replica closed connection before replying")
+    }
+
+    pub fn request_timeout(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::RequestTimeout, message)
+    }
+
+    pub fn scoring_timeout(millis: u128) -> Self {
+        Self::new(Code::ScoringTimeout, format!("Scoring timeout after {millis} ms."))
+    }
+
+    pub fn service_not_found(service: &str) -> Self {
+        Self::new(Code::ServiceNotFound, format!("No such service: {service}."))
+    }
+
+    pub fn unauthorized(service: &str) -> Self {
+        Self::new(Code::Unauthorized, format!("Missing or wrong key for service {service}."))
+            .with(WWW_AUTHENTICATE, "Bearer")
+    }
+
+    pub fn status(&self) -> StatusCode {
+        if self.redirect { StatusCode::PERMANENT_REDIRECT } else { self.code.status() }
+    }
+
+    pub fn into_response(self, format: ErrorFormat, request_id: &str) -> Response<ResponseBody> {
+        let status = self.status();
+        let (content_type, body) = self.to_body(format, request_id);
+        let mut response = Response::new(ResponseBody::full(body));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some((name, value)) = self.field {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+
+    /// A whole HTTP/1.1 message that also ends the connection: for callers whose request could not even be read.
+    pub fn to_http1(&self, format: ErrorFormat, request_id: &str) -> Vec<u8> {
+        let status = self.status();
+        let (content_type, body) = self.to_body(format, request_id);
+        let mut message = format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nx-ms-request-id: {request_id}\r\n\
+             connection: close\r\n\r\n",
+            status.as_str(),
+            status.canonical_reason().unwrap_or_default(),
+            body.len(),
+        )
+        .into_bytes();
+        message.extend_from_slice(&body);
+        message
+    }
+
+    fn to_body(&self, format: ErrorFormat, request_id: &str) -> (&'static str, Bytes) {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            error: Inner<'a>,
+            #[serde(rename = "requestId")]
+            request_id: &'a str,
+        }
+        #[derive(Serialize)]
+        struct Inner<'a> {
+            code: &'a str,
+            message: &'a str,
+        }
+        let document = Document { error: Inner { code: self.code.as_str(), message: &self.message }, request_id };
+        match (format, serde_json::to_vec(&document)) {
+            (ErrorFormat::Json, Ok(json)) => ("application/json", json.into()),
+            (ErrorFormat::Json, Err(_)) | (ErrorFormat::Text, _) => {
+                ("text/plain; charset=utf-8", Bytes::from(self.message.as_bytes().to_vec()))
+            }
+        }
+    }
+}

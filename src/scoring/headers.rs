@@ -1,0 +1,357 @@
+//! Header rules in both directions. Framing is never copied from one side to the other: hyper writes it anew from the
+//! body it is given, so that a replica sees the one reading that was taken of the request.
+
+use std::fmt::Write;
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, Version};
+
+use super::error::Refusal;
+use super::exchange::Exchange;
+
+pub const X_MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+pub const X_MS_CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+pub const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+pub const AZUREML_MODEL_DEPLOYMENT: HeaderName = HeaderName::from_static("azureml-model-deployment");
+pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The longest caller's request id that is passed on; the replicas' own server refuses more than 100.
+const MAX_CLIENT_REQUEST_ID: usize = 40;
+
+/// The caller's own id for its request, reduced to `[A-Za-z0-9_-]` and 40 characters.
+pub fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(X_MS_CLIENT_REQUEST_ID)?;
+    let kept = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if value.len() <= MAX_CLIENT_REQUEST_ID && !value.is_empty() && value.as_bytes().iter().all(kept) {
+        return Some(value.clone());
+    }
+    let id: Vec<u8> = value.as_bytes().iter().copied().filter(kept).take(MAX_CLIENT_REQUEST_ID).collect();
+    HeaderValue::from_bytes(&id).ok().filter(|id| !id.is_empty())
+}
+
+/// Refuses field names that a replica would read as one of ours. Servers behind CGI's naming, gunicorn among them,
+/// take `x_request_id` and `x-request-id` for the same field.
+///
+/// # Errors
+///
+/// 400, naming the field.
+pub fn check_names(headers: &HeaderMap) -> Result<(), Refusal> {
+    for name in headers.keys() {
+        if memchr::memchr(b'_', name.as_str().as_bytes()).is_none() {
+            continue;
+        }
+        if HeaderName::try_from(name.as_str().replace('_', "-")).is_ok_and(|name| is_ours(&name)) {
+            return Err(Refusal::bad_request(format!(
+                "Replicas read the field name {name} with hyphens; write it so."
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Turns the fields of a caller's request into those of the request to a replica, all but `Host` and
+/// `x-request-timeout-ms`, which are known last. `keyed`: `Authorization` held a key of ours, which no replica may see.
+pub fn to_replica(exchange: &Exchange, keyed: bool, version: Version, headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    remove_where(headers, is_forged_or_replaced);
+    if keyed {
+        headers.remove(AUTHORIZATION);
+    }
+    if version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
+    headers.insert(X_REQUEST_ID, exchange.id.to_value());
+    if let Some(client_id) = &exchange.client_id {
+        headers.insert(X_MS_CLIENT_REQUEST_ID, client_id.clone());
+    }
+    if !has_traceparent(headers) {
+        headers.remove(TRACESTATE);
+        headers.insert(TRACEPARENT, exchange.id.to_traceparent());
+    }
+    headers.insert(X_FORWARDED_FOR, exchange.caller.forwarded_for.clone());
+    headers.insert(X_FORWARDED_PROTO, exchange.caller.scheme());
+    if let Some(host) = exchange.host.get() {
+        headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+}
+
+/// Removes from a replica's answer what concerned only the connection to it.
+pub fn clean_answer(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    // Which server software a container runs is nobody's business outside.
+    headers.remove(SERVER);
+    headers.remove(X_REQUEST_ID);
+    headers.remove(X_MS_CLIENT_REQUEST_ID);
+}
+
+/// `Server-Timing` of one request, durations in milliseconds with three decimals.
+pub fn server_timing(queue: u128, connect: u128, model: u128, frontend: u128) -> Option<HeaderValue> {
+    let mut text = String::with_capacity(80);
+    for (separator, name, micros) in
+        [("", "queue", queue), (", ", "connect", connect), (", ", "model", model), (", ", "frontend", frontend)]
+    {
+        write!(text, "{separator}{name};dur={}.{:03}", micros / 1_000, micros % 1_000).ok()?;
+    }
+    HeaderValue::try_from(text).ok()
+}
+
+/// RFC 9110 section 7.6.1: the fields that `Connection` names, and those known to concern one connection only.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let nominated: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+            // What the message is cannot be a matter of one connection; a caller must not strip it.
+            .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH) && *name != "content-type")
+            .collect();
+        for name in nominated {
+            headers.remove(name);
+        }
+    }
+    remove_where(headers, |name| {
+        matches!(
+            *name,
+            CONNECTION | TE | TRAILER | TRANSFER_ENCODING | UPGRADE | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION
+        ) || *name == KEEP_ALIVE
+            || *name == PROXY_CONNECTION
+            || *name == HTTP2_SETTINGS
+    });
+}
+
+/// Fields of a caller that would claim something only the front end can know, or that it writes itself.
+fn is_forged_or_replaced(name: &HeaderName) -> bool {
+    matches!(*name, HOST | CONTENT_LENGTH | EXPECT | FORWARDED)
+        || (name.as_str().starts_with("x-")
+            && (name.as_str().starts_with("x-forwarded-")
+                || *name == "x-real-ip"
+                || *name == X_REQUEST_ID
+                || *name == X_MS_REQUEST_ID
+                || *name == X_MS_CLIENT_REQUEST_ID
+                || *name == X_REQUEST_TIMEOUT_MS))
+}
+
+/// Fields the front end reads or writes, or that frame the message.
+fn is_ours(name: &HeaderName) -> bool {
+    is_forged_or_replaced(name)
+        || matches!(*name, AUTHORIZATION | CONNECTION | TRANSFER_ENCODING | TE | UPGRADE | COOKIE)
+        || [AZUREML_MODEL_DEPLOYMENT, TRACEPARENT, TRACESTATE].contains(name)
+        || *name == "content-type"
+}
+
+/// Most messages have nothing to remove, so looking comes first.
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 has it once (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for cookie in std::iter::once(second).chain(cookies) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Whether there is one trace context, and it is well formed.
+fn has_traceparent(headers: &HeaderMap) -> bool {
+    let mut fields = headers.get_all(TRACEPARENT).iter();
+    matches!((fields.next(), fields.next()), (Some(field), None) if is_traceparent(field))
+}
+
+/// Version 00 of W3C Trace Context: `00-<32 hex>-<16 hex>-<2 hex>`, ids not all zero; later versions may be longer.
+fn is_traceparent(value: &HeaderValue) -> bool {
+    let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let not_zero = |part: &[u8]| part.iter().any(|byte| *byte != b'0');
+    let parts: Vec<&[u8]> = value.as_bytes().splitn(5, |byte| *byte == b'-').collect();
+    match parts[..] {
+        [version, trace, parent, flags, ref later @ ..] => {
+            (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2)
+                && [version, trace, parent, flags].into_iter().all(hex)
+                && not_zero(trace)
+                && not_zero(parent)
+                && version != b"ff"
+                && (version != b"00" || later.is_empty())
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::rc::Rc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::scoring::caller::Caller;
+    use crate::scoring::worker::tests::worker;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::try_from(*name).expect("name"), value.parse().expect("value"));
+        }
+        headers
+    }
+
+    fn applied(version: Version, fields: &[(&str, &str)]) -> HeaderMap {
+        let mut request = http::Request::new(());
+        *request.headers_mut() = map(fields);
+        let exchange = Exchange::begin(worker(), Rc::new(Caller::plain((Ipv4Addr::LOCALHOST, 9).into())), &request);
+        let _ = exchange.host.set(HeaderValue::from_static("a.example"));
+        to_replica(&exchange, true, version, request.headers_mut());
+        std::mem::take(request.headers_mut())
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_those_connection_names_are_removed() {
+        let headers = applied(
+            Version::HTTP_11,
+            &[
+                ("connection", "close, X-Private"),
+                ("connection", "Other, content-type"),
+                ("x-private", "1"),
+                ("other", "1"),
+                ("keep-alive", "timeout=5"),
+                ("te", "trailers"),
+                ("trailer", "x"),
+                ("upgrade", "h2c"),
+                ("transfer-encoding", "chunked"),
+                ("proxy-authorization", "x"),
+                ("http2-settings", "x"),
+                ("content-type", "text/plain"),
+                ("x-kept", "1"),
+                ("expect", "100-continue"),
+                ("content-length", "3"),
+            ],
+        );
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "content-type",
+                "traceparent",
+                "x-forwarded-for",
+                "x-forwarded-host",
+                "x-forwarded-proto",
+                "x-kept",
+                "x-request-id",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_caller_could_forge_is_replaced() {
+        let headers = applied(
+            Version::HTTP_11,
+            &[
+                ("x-forwarded-for", "1.1.1.1"),
+                ("x-forwarded-for", "2.2.2.2"),
+                ("x-forwarded-ssl", "on"),
+                ("x-forwarded-prefix", "/x"),
+                ("forwarded", "for=1.1.1.1"),
+                ("x-real-ip", "1.1.1.1"),
+                ("x-request-id", "mine"),
+                ("x-ms-request-id", "mine"),
+                ("authorization", "Bearer key"),
+            ],
+        );
+        assert_eq!(headers.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), ["127.0.0.1"]);
+        assert_ne!(headers[X_REQUEST_ID], "mine");
+        for gone in
+            ["x-forwarded-ssl", "x-forwarded-prefix", "forwarded", "x-real-ip", "x-ms-request-id", "authorization"]
+        {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_callers_id_is_reduced_to_what_every_replica_takes() {
+        let id = |value: &str| client_request_id(&map(&[("x-ms-client-request-id", value)]));
+        assert_eq!(id("Ab_9-z").expect("kept"), "Ab_9-z");
+        assert_eq!(id("a b/c\"d").expect("kept"), "abcd");
+        assert_eq!(id(&"x".repeat(200)).expect("kept"), "x".repeat(40));
+        assert_eq!(id("///"), None);
+        assert_eq!(id(""), None);
+    }
+
+    #[test]
+    fn cookies_of_http_2_become_one_field() {
+        let headers = applied(Version::HTTP_2, &[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
+        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn a_good_traceparent_passes_and_a_bad_one_is_replaced() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let headers = applied(Version::HTTP_11, &[("traceparent", good), ("tracestate", "a=b")]);
+        assert_eq!((&headers[TRACEPARENT], &headers[TRACESTATE]), (&good.parse().unwrap(), &"a=b".parse().unwrap()));
+        for bad in [
+            "",
+            "00-x",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+        ] {
+            let headers = applied(Version::HTTP_11, &[("traceparent", bad), ("tracestate", "a=b")]);
+            assert!(is_traceparent(&headers[TRACEPARENT]), "{bad}");
+            assert!(!headers.contains_key(TRACESTATE));
+        }
+    }
+
+    #[test]
+    fn underscored_names_that_replicas_read_as_ours_are_refused() {
+        for name in ["x_forwarded_for", "x-request_id", "content_length", "transfer_encoding", "authorization_"] {
+            let refused = check_names(&map(&[(name, "1")])).is_err();
+            assert_eq!(refused, name != "authorization_", "{name}");
+        }
+        assert!(check_names(&map(&[("my_field", "1"), ("x_y", "1")])).is_ok());
+    }
+
+    #[test]
+    fn server_timing_is_in_milliseconds() {
+        assert_eq!(
+            server_timing(0, 1_050, 12_345_678, 42).expect("a value"),
+            "queue;dur=0.000, connect;dur=1.050, model;dur=12345.678, frontend;dur=0.042"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_connection_names_gets_through(names in prop::collection::vec("[a-z]{1,3}", 1..6)) {
+            let connection = names.join(" ,\t");
+            let mut fields: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+            fields.push(("connection", &connection));
+            let headers = applied(Version::HTTP_11, &fields);
+            for name in &names {
+                prop_assert!(!headers.contains_key(name));
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The outermost layer: gives each request its id, turns refusals into responses, tells the caller where the time
+//! went, and has everything written down.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::body::ResponseBody;
+use super::caller::Caller;
+use super::error::Refusal;
+use super::exchange::{Ending, Exchange};
+use super::headers::{self, SERVER_TIMING, X_MS_CLIENT_REQUEST_ID, X_MS_REQUEST_ID};
+use super::worker::Worker;
+
+/// A request, and the place where what happens to it is noted.
+pub struct Call {
+    pub request: Request<Incoming>,
+    pub exchange: Rc<Exchange>,
+}
+
+/// See the module.
+pub struct Observe<S> {
+    inner: S,
+    worker: Rc<Worker>,
+    caller: Rc<Caller>,
+}
+
+impl<S> Observe<S> {
+    pub fn new(inner: S, worker: Rc<Worker>, caller: Rc<Caller>) -> Self {
+        Self { inner, worker, caller }
+    }
+}
+
+impl<S> Service<Request<Incoming>> for Observe<S>
+where
+    S: Service<Call, Response = Response<ResponseBody>, Error = Refusal>,
+    S::Future: Unpin,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Observed<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // An inner service that refuses does so for each request.
+        self.inner.poll_ready(cx).map(|_| Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let version = request.version();
+        let exchange = Exchange::begin(Rc::clone(&self.worker), Rc::clone(&self.caller), &request);
+        let answer = self.inner.call(Call { request, exchange: Rc::clone(&exchange) });
+        Observed { answer, exchange: Some(exchange), version }
+    }
+}
+
+/// A request on its way.
+pub struct Observed<F> {
+    answer: F,
+    /// Taken by the answer.
+    exchange: Option<Rc<Exchange>>,
+    version: Version,
+}
+
+impl<F> Future for Observed<F>
+where
+    F: Future<Output = Result<Response<ResponseBody>, Refusal>> + Unpin,
+{
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let answer = ready!(Pin::new(&mut this.answer).poll(cx));
+        Poll::Ready(Ok(match this.exchange.take() {
+            Some(exchange) => finish(answer, exchange, this.version),
+            // Polled again after it was ready, which futures need not bear: there is nothing left to note.
+            None => answer.unwrap_or_else(|refusal| refusal.into_response(crate::config::ErrorFormat::Json, "")),
+        }))
+    }
+}
+
+fn finish(
+    answer: Result<Response<ResponseBody>, Refusal>,
+    exchange: Rc<Exchange>,
+    version: Version,
+) -> Response<ResponseBody> {
+    let mut response = answer.unwrap_or_else(|refusal| {
+        exchange.refused.set(Some(refusal.code));
+        let format = match exchange.service.get() {
+            Some(service) => service.error_format,
+            None => exchange.worker.catalog().error_format,
+        };
+        refusal.into_response(format, exchange.id.as_str())
+    });
+    exchange.status.set(Some(response.status()));
+
+    let fields = response.headers_mut();
+    fields.insert(X_MS_REQUEST_ID, exchange.id.to_value());
+    if let Some(client_id) = &exchange.client_id {
+        fields.insert(X_MS_CLIENT_REQUEST_ID, client_id.clone());
+    }
+    let stages = exchange.stages.get();
+    let model = stages.model.unwrap_or_default();
+    let overhead = (Instant::now() - exchange.started).saturating_sub(stages.queue + stages.connect + model);
+    let micros = |duration: Duration| duration.as_micros();
+    if let Some(timing) =
+        headers::server_timing(micros(stages.queue), micros(stages.connect), micros(model), micros(overhead))
+    {
+        fields.append(SERVER_TIMING, timing);
+    }
+    if exchange.worker.draining.get() && version != Version::HTTP_2 {
+        // The caller closes by itself after this answer, so that no request of its crosses our close on the way.
+        fields.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if stages.model.is_some() {
+        exchange.metrics().model.observe(model);
+        exchange.metrics().overhead.observe(overhead);
+    }
+    exchange.ending.set(Ending::CallerLeft);
+    response.map(|body| body.counted_by(exchange))
+}

@@ -1,0 +1,64 @@
+//! What one worker thread brings to every request.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::body::RequestBody;
+use super::catalog::{Catalog, LocalCatalog};
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::metrics::{DeploymentMetrics, Metrics, RequestMetrics, ThreadMetrics};
+use crate::upstream::Pool;
+
+/// One thread's own state; nothing in it is locked, and nothing but the snapshot and the counts is shared.
+pub struct Worker {
+    index: usize,
+    shared: Arc<ArcSwap<Catalog>>,
+    local: RefCell<LocalCatalog>,
+    pub pool: Rc<Pool<RequestBody>>,
+    pub metrics: Arc<Metrics>,
+    pub access: AccessLog,
+    /// Whether callers are asked to take their next request elsewhere.
+    pub draining: Cell<bool>,
+}
+
+impl Worker {
+    pub fn new(index: usize, shared: Arc<ArcSwap<Catalog>>, metrics: Arc<Metrics>, access: AccessLog) -> Self {
+        let local = RefCell::new(Rc::new(shared.load_full()));
+        Self { index, shared, local, pool: Rc::default(), metrics, access, draining: Cell::new(false) }
+    }
+
+    /// The snapshot that holds now.
+    pub fn catalog(&self) -> LocalCatalog {
+        let mut local = self.local.borrow_mut();
+        let current = self.shared.load();
+        if !Arc::ptr_eq(&current, &local) {
+            *local = Rc::new(Arc::clone(&current));
+        }
+        Rc::clone(&local)
+    }
+
+    /// This thread's own figures of its connections.
+    pub fn thread_metrics(&self) -> &ThreadMetrics {
+        // There are as many as there are workers, by construction in `front_end`.
+        &self.metrics.threads[self.index]
+    }
+
+    /// This thread's own part of a deployment's figures.
+    pub fn part<'a>(&self, metrics: &'a DeploymentMetrics) -> &'a RequestMetrics {
+        metrics.thread(self.index)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A worker that serves nothing.
+    pub(crate) fn worker() -> Rc<Worker> {
+        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::empty()));
+        Rc::new(Worker::new(0, catalog, Arc::new(Metrics::new(1, Arc::default())), AccessLog::new(None, false)))
+    }
+}

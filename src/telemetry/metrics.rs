@@ -1,0 +1,142 @@
+//! Every figure the front end keeps. `admin::metrics` puts them into words; this file says what there is.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::cell::{Counter, Histogram};
+
+/// The figures of the whole process.
+#[derive(Debug)]
+pub struct Metrics {
+    /// One a worker thread, by the thread's index.
+    pub threads: Box<[Arc<ThreadMetrics>]>,
+    /// Requests that reached no deployment: unknown paths and services, wrong keys.
+    pub unrouted: Arc<DeploymentMetrics>,
+    deployments: Mutex<BTreeMap<(String, String), Arc<DeploymentMetrics>>>,
+    /// Lines of the access log, and log events, that the writers could not take.
+    pub dropped_lines: Arc<AtomicU64>,
+}
+
+impl Metrics {
+    /// For `threads` workers; `dropped_lines` is counted up by the log's writers.
+    pub fn new(threads: usize, dropped_lines: Arc<AtomicU64>) -> Self {
+        Self {
+            threads: (0..threads).map(|_| Arc::default()).collect(),
+            unrouted: Arc::new(DeploymentMetrics::new(threads)),
+            deployments: Mutex::default(),
+            dropped_lines,
+        }
+    }
+
+    /// The figures of one deployment: the same ones for the same names, so that they survive a reload.
+    pub fn deployment(&self, service: &str, deployment: &str) -> Arc<DeploymentMetrics> {
+        let mut deployments = self.deployments.lock().unwrap_or_else(PoisonError::into_inner);
+        let metrics = deployments
+            .entry((service.to_owned(), deployment.to_owned()))
+            .or_insert_with(|| Arc::new(DeploymentMetrics::new(self.threads.len())));
+        Arc::clone(metrics)
+    }
+
+    /// Every deployment seen so far, as (service, deployment, figures), in order.
+    pub fn deployments(&self) -> Vec<(String, String, Arc<DeploymentMetrics>)> {
+        let deployments = self.deployments.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows =
+            deployments.iter().map(|((service, name), metrics)| (service.clone(), name.clone(), metrics.clone()));
+        rows.collect()
+    }
+}
+
+/// What one worker thread counts of its connections.
+#[derive(Debug, Default)]
+pub struct ThreadMetrics {
+    pub connections_accepted: Counter,
+    pub connections_closed: Counter,
+    /// How often accepting found the thread's share of `max_connections` used up.
+    pub connections_at_limit: Counter,
+    pub accept_errors: AcceptErrors,
+    pub handshakes: Handshakes,
+    pub handshake_duration: Histogram,
+    pub timeouts: Timeouts,
+}
+
+/// Failed accepts by cause.
+#[derive(Debug, Default)]
+pub struct AcceptErrors {
+    /// EMFILE, ENFILE: no file descriptor left.
+    pub descriptors: Counter,
+    /// ENOBUFS, ENOMEM.
+    pub memory: Counter,
+    /// ECONNABORTED and its like: the caller had gone.
+    pub aborted: Counter,
+    pub other: Counter,
+}
+
+/// TLS handshakes by version and outcome.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    pub tls12_full: Counter,
+    pub tls12_resumed: Counter,
+    pub tls13_full: Counter,
+    pub tls13_resumed: Counter,
+    pub unknown_name: Counter,
+    pub no_name: Counter,
+    pub no_certificates: Counter,
+    pub protocol: Counter,
+    pub io: Counter,
+    pub timeout: Counter,
+}
+
+/// Connections closed because the caller kept us waiting.
+#[derive(Debug, Default)]
+pub struct Timeouts {
+    pub header: Counter,
+    pub idle: Counter,
+    pub stalled: Counter,
+}
+
+/// What is counted of one deployment's requests.
+#[derive(Debug)]
+pub struct DeploymentMetrics {
+    threads: Box<[RequestMetrics]>,
+}
+
+impl DeploymentMetrics {
+    fn new(threads: usize) -> Self {
+        Self { threads: (0..threads).map(|_| RequestMetrics::default()).collect() }
+    }
+
+    /// The figures that worker thread `index` writes.
+    pub fn thread(&self, index: usize) -> &RequestMetrics {
+        // There is one for every worker, and workers are counted from 0.
+        &self.threads[index]
+    }
+
+    pub fn threads(&self) -> &[RequestMetrics] {
+        &self.threads
+    }
+}
+
+/// One deployment's requests on one thread. Aligned so that two threads never write to one cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct RequestMetrics {
+    pub started: Counter,
+    pub finished: Counter,
+    /// By class of the status sent, 1xx to 5xx.
+    pub statuses: [Counter; 5],
+    /// Callers that hung up before a status was sent.
+    pub abandoned: Counter,
+    pub request_bytes: Counter,
+    pub response_bytes: Counter,
+    pub retries: Counter,
+    pub connects: Counter,
+    pub duration: Histogram,
+    pub model: Histogram,
+    pub overhead: Histogram,
+    /// Answers of our own, in the order of [`crate::scoring::error::Code::ALL`].
+    pub refusals: [Counter; REFUSALS],
+}
+
+/// How many codes our own answers have.
+pub const REFUSALS: usize = 14;

@@ -1,0 +1,144 @@
+//! Hands finished lines to a thread of their own, so that a slow terminal, pipe or disk never holds up a request.
+//! What the thread cannot take in time is dropped and counted.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Batches that may wait for the writing thread. With batches of at most 64 KiB this bounds the memory to 8 MiB.
+const WAITING_BATCHES: usize = 128;
+
+/// Where lines go. Clones write to the same thread.
+#[derive(Clone, Debug)]
+pub struct LineWriter {
+    messages: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Lines(Vec<u8>),
+    /// Answer when everything before this is written.
+    Flush(SyncSender<()>),
+}
+
+impl LineWriter {
+    /// Starts the thread that writes to `out`; lines it could not take are added to `dropped`.
+    ///
+    /// # Errors
+    ///
+    /// No thread could be started.
+    pub fn start(name: &str, out: impl Write + Send + 'static, dropped: Arc<AtomicU64>) -> io::Result<Self> {
+        let (messages, waiting) = sync_channel(WAITING_BATCHES);
+        thread::Builder::new().name(name.to_owned()).spawn(move || write_all(&waiting, out))?;
+        Ok(Self { messages, dropped })
+    }
+
+    /// Hands over whole lines; never waits.
+    pub fn send(&self, lines: Vec<u8>) {
+        let rejected = match self.messages.try_send(Message::Lines(lines)) {
+            Err(TrySendError::Full(rejected) | TrySendError::Disconnected(rejected)) => rejected,
+            Ok(()) => return,
+        };
+        if let Message::Lines(lines) = rejected {
+            let count = memchr::memchr_iter(b'\n', &lines).count();
+            self.dropped.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Relaxed);
+        }
+    }
+
+    /// Waits until what was sent is written, or `limit` is over.
+    pub fn flush(&self, limit: Duration) {
+        let (done, written) = sync_channel(1);
+        if self.messages.send(Message::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(limit);
+        }
+    }
+}
+
+fn write_all(waiting: &Receiver<Message>, mut out: impl Write) {
+    while let Ok(message) = waiting.recv() {
+        match message {
+            // A closed pipe must not end the front end; the next batch tries again.
+            Message::Lines(batch) => drop(out.write_all(&batch).and_then(|()| out.flush())),
+            Message::Flush(done) => drop(done.send(())),
+        }
+    }
+}
+
+impl<'a> MakeWriter<'a> for LineWriter {
+    type Writer = Event<'a>;
+
+    fn make_writer(&'a self) -> Event<'a> {
+        Event { line: Vec::new(), writer: self }
+    }
+}
+
+/// Collects one log event and sends it when it is complete.
+pub struct Event<'a> {
+    line: Vec<u8>,
+    writer: &'a LineWriter,
+}
+
+impl Write for Event<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Event<'_> {
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            self.writer.send(std::mem::take(&mut self.line));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Stands still in the first write until it is let go.
+    struct Stuck(Receiver<()>, mpsc::Sender<Vec<u8>>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            let _ = self.1.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stuck_output_never_blocks_the_sender_and_lost_lines_are_counted() {
+        let (go, wait) = mpsc::channel();
+        let (written, seen) = mpsc::channel();
+        let dropped = Arc::new(AtomicU64::new(0));
+        let writer = LineWriter::start("test", Stuck(wait, written), Arc::clone(&dropped)).expect("start a thread");
+        let sent = WAITING_BATCHES * 2;
+        for _ in 0..sent {
+            writer.send(b"one\ntwo\n".to_vec());
+        }
+        drop(go);
+        drop(writer);
+        // Ends when the writing thread has written what it took.
+        let written = seen.iter().count();
+        assert!(written >= WAITING_BATCHES && written < sent);
+        assert_eq!(dropped.load(Relaxed), 2 * (sent - written) as u64);
+    }
+}

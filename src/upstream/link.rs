@@ -1,0 +1,73 @@
+//! One connection to a replica, driven by whoever holds it.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{CONNECT_TIMEOUT, ConnectError, Replica};
+
+/// An HTTP/1.1 connection.
+pub(super) struct Link<B: Body + 'static> {
+    sender: SendRequest<B>,
+    connection: Connection<TokioIo<TcpStream>, B>,
+    closed: bool,
+}
+
+impl<B> Link<B>
+where
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    pub(super) async fn connect(replica: &Arc<Replica>) -> Result<Self, ConnectError> {
+        let address = replica.address();
+        timeout(CONNECT_TIMEOUT, async {
+            let tcp = TcpStream::connect((address.host(), address.port())).await?;
+            tcp.set_nodelay(true)?;
+            let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(tcp)).await?;
+            Ok(Self { sender, connection, closed: false })
+        })
+        .await
+        .unwrap_or(Err(ConnectError::Timeout))
+    }
+
+    /// Sends a request and drives the connection until the head of the answer is there.
+    pub(super) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        poll_fn(|cx| {
+            Self::drive_parts(&mut self.connection, &mut self.closed, cx);
+            answer.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Lets the connection read and write what it can.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        Self::drive_parts(&mut self.connection, &mut self.closed, cx);
+    }
+
+    /// Whether another request may be sent: the last answer is whole, and neither side closes.
+    pub(super) fn is_reusable(&mut self) -> bool {
+        // Nobody waits for this connection now, so nobody needs waking. Where the kernel has not told of anything new
+        // this costs no system call.
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.closed && self.sender.is_ready()
+    }
+
+    fn drive_parts(connection: &mut Connection<TokioIo<TcpStream>, B>, closed: &mut bool, cx: &mut Context<'_>) {
+        // What went wrong reaches the request or the body; here it is enough to poll no more.
+        if !*closed && Pin::new(connection).poll(cx).is_ready() {
+            *closed = true;
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! One thread's idle connections, by replica.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http_body::Body;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::Replica;
+use super::link::Link;
+
+/// How long a connection may stay idle. It has to end before the replica ends it, else a request meets the close on
+/// its way: gunicorn closes after 2 s unless told otherwise, Node and uvicorn after 5 s.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// How often connections past [`IDLE_TIMEOUT`], or closed by the replica, are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Idle connections kept a replica. A thread that had more at once rarely needs them again.
+const MAX_IDLE: usize = 256;
+
+/// Connections waiting for their next request. The one used last goes first, so that a lull empties the pool.
+pub struct Pool<B: Body + 'static> {
+    idle: RefCell<HashMap<usize, Vec<Idle<B>>>>,
+}
+
+struct Idle<B: Body + 'static> {
+    link: Link<B>,
+    since: Instant,
+}
+
+impl<B: Body + 'static> Default for Pool<B> {
+    fn default() -> Self {
+        Self { idle: RefCell::default() }
+    }
+}
+
+impl<B> Pool<B>
+where
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// A connection to `replica` that can be used at once.
+    pub(super) fn take(&self, replica: &Replica) -> Option<Link<B>> {
+        let mut idle = self.idle.borrow_mut();
+        let stack = idle.get_mut(&replica.id())?;
+        while let Some(mut candidate) = stack.pop() {
+            if candidate.link.is_reusable() {
+                return Some(candidate.link);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request, if it can take one. A replica that closes its connections never gets
+    /// here with an open one, so none is ever parked on it.
+    pub(super) fn put(&self, replica: &Replica, mut link: Link<B>) {
+        if !link.is_reusable() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let stack = idle.entry(replica.id()).or_default();
+        if stack.len() < MAX_IDLE {
+            stack.push(Idle { link, since: Instant::now() });
+        }
+    }
+
+    /// Closes what has been idle too long, for ever.
+    pub async fn sweep(&self) {
+        let mut ticks = interval(SWEEP_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = ticks.tick().await;
+            self.idle.borrow_mut().retain(|_, stack| {
+                stack.retain_mut(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT && idle.link.is_reusable());
+                !stack.is_empty()
+            });
+        }
+    }
+}
