@@ -1,7 +1,7 @@
 //! Header rules in both directions. Framing is never copied from one side to the other: hyper writes it anew from the
 //! body it is given, so that a replica sees the one reading that was taken of the request.
 
-use std::fmt::Write;
+use std::time::Duration;
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue,
@@ -98,14 +98,38 @@ pub fn clean_answer(headers: &mut HeaderMap) {
 }
 
 /// `Server-Timing` of one request, durations in milliseconds with three decimals.
-pub fn server_timing(queue: u128, connect: u128, model: u128, frontend: u128) -> Option<HeaderValue> {
-    let mut text = String::with_capacity(80);
-    for (separator, name, micros) in
-        [("", "queue", queue), (", ", "connect", connect), (", ", "model", model), (", ", "frontend", frontend)]
-    {
-        write!(text, "{separator}{name};dur={}.{:03}", micros / 1_000, micros % 1_000).ok()?;
+pub fn server_timing(stages: [(&str, Duration); 4]) -> Option<HeaderValue> {
+    let mut text = Vec::with_capacity(88);
+    for (name, duration) in stages {
+        if !text.is_empty() {
+            text.extend_from_slice(b", ");
+        }
+        text.extend_from_slice(name.as_bytes());
+        text.extend_from_slice(b";dur=");
+        push_millis(&mut text, duration);
     }
-    HeaderValue::try_from(text).ok()
+    HeaderValue::from_bytes(&text).ok()
+}
+
+/// By hand, because `format!` took a twentieth of a small request's own time.
+fn push_millis(text: &mut Vec<u8>, duration: Duration) {
+    let mut micros = duration.as_micros();
+    // From the back: three decimals, the point, and at least one digit before it.
+    let mut digits = [b'0'; 44];
+    let mut start = digits.len();
+    for place in 0.. {
+        if (place > 4 && micros == 0) || start == 0 {
+            break;
+        }
+        start -= 1;
+        if place == 3 {
+            digits[start] = b'.';
+        } else {
+            digits[start] = b'0' + (micros % 10) as u8;
+            micros /= 10;
+        }
+    }
+    text.extend_from_slice(&digits[start..]);
 }
 
 /// RFC 9110 section 7.6.1: the fields that `Connection` names, and those known to concern one connection only.
@@ -336,13 +360,23 @@ mod tests {
 
     #[test]
     fn server_timing_is_in_milliseconds() {
+        let micros = Duration::from_micros;
+        let stages =
+            [("queue", micros(0)), ("connect", micros(1_050)), ("model", micros(12_345_678)), ("frontend", micros(42))];
         assert_eq!(
-            server_timing(0, 1_050, 12_345_678, 42).expect("a value"),
+            server_timing(stages).expect("a value"),
             "queue;dur=0.000, connect;dur=1.050, model;dur=12345.678, frontend;dur=0.042"
         );
     }
 
     proptest! {
+        #[test]
+        fn a_duration_is_written_as_format_would(micros: u64) {
+            let mut text = Vec::new();
+            push_millis(&mut text, Duration::from_micros(micros));
+            prop_assert_eq!(String::from_utf8_lossy(&text), format!("{}.{:03}", micros / 1_000, micros % 1_000));
+        }
+
         #[test]
         fn nothing_connection_names_gets_through(names in prop::collection::vec("[a-z]{1,3}", 1..6)) {
             let connection = names.join(" ,\t");

@@ -2,13 +2,14 @@
 //! protects nothing, so a fast generator is good enough.
 
 use http::HeaderValue;
-use uuid::{Builder, fmt::Hyphenated};
+use uuid::fmt::{Hyphenated, Simple};
+use uuid::{Builder, Uuid};
 
-/// A request's id as text.
+/// A request's id, and its text.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestId {
+    uuid: Uuid,
     text: [u8; Hyphenated::LENGTH],
-    bits: u128,
 }
 
 impl RequestId {
@@ -16,7 +17,7 @@ impl RequestId {
         let uuid = Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
         let mut text = [0; Hyphenated::LENGTH];
         uuid.hyphenated().encode_lower(&mut text);
-        Self { text, bits: uuid.as_u128() }
+        Self { uuid, text }
     }
 
     pub fn as_str(&self) -> &str {
@@ -24,14 +25,25 @@ impl RequestId {
     }
 
     pub fn to_value(self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        to_value(&self.text)
     }
 
     /// A W3C Trace Context whose trace id is this id, for requests that came without one; not sampled.
     pub fn to_traceparent(self) -> HeaderValue {
+        let mut digits = [0; Simple::LENGTH];
+        let mut text = Vec::with_capacity(55);
+        text.extend_from_slice(b"00-");
+        text.extend_from_slice(self.uuid.simple().encode_lower(&mut digits).as_bytes());
+        text.push(b'-');
         // Parent ids must not be all zero.
-        let parent = fastrand::u64(1..);
-        HeaderValue::try_from(format!("00-{:032x}-{parent:016x}-00", self.bits))
-            .unwrap_or_else(|_| HeaderValue::from_static(""))
+        Uuid::from_u64_pair(fastrand::u64(1..), 0).simple().encode_lower(&mut digits);
+        text.extend_from_slice(&digits[..16]);
+        text.extend_from_slice(b"-00");
+        to_value(&text)
     }
+}
+
+/// Digits and hyphens can always stand in a field.
+fn to_value(text: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -6,7 +6,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
@@ -110,10 +109,8 @@ fn finish(
     let stages = exchange.stages.get();
     let model = stages.model.unwrap_or_default();
     let overhead = (Instant::now() - exchange.started).saturating_sub(stages.queue + stages.connect + model);
-    let micros = |duration: Duration| duration.as_micros();
-    if let Some(timing) =
-        headers::server_timing(micros(stages.queue), micros(stages.connect), micros(model), micros(overhead))
-    {
+    let timing = [("queue", stages.queue), ("connect", stages.connect), ("model", model), ("frontend", overhead)];
+    if let Some(timing) = headers::server_timing(timing) {
         fields.append(SERVER_TIMING, timing);
     }
     if exchange.worker.draining.get() && version != Version::HTTP_2 {

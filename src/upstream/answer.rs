@@ -28,7 +28,7 @@ where
 }
 
 struct Carrier<B: Body + 'static> {
-    link: Link<B>,
+    link: Box<Link<B>>,
     pool: Rc<Pool<B>>,
     in_flight: InFlight,
 }
@@ -39,7 +39,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: Incoming, link: Link<B>, pool: Rc<Pool<B>>, in_flight: InFlight) -> Self {
+    pub(super) fn new(incoming: Incoming, link: Box<Link<B>>, pool: Rc<Pool<B>>, in_flight: InFlight) -> Self {
         let mut body = Self { incoming, carrier: Some(Carrier { link, pool, in_flight }) };
         if body.incoming.is_end_stream() {
             body.put_back();

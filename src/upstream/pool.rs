@@ -26,7 +26,7 @@ pub struct Pool<B: Body + 'static> {
 }
 
 struct Idle<B: Body + 'static> {
-    link: Link<B>,
+    link: Box<Link<B>>,
     since: Instant,
 }
 
@@ -43,7 +43,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// A connection to `replica` that can be used at once.
-    pub(super) fn take(&self, replica: &Replica) -> Option<Link<B>> {
+    pub(super) fn take(&self, replica: &Replica) -> Option<Box<Link<B>>> {
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&replica.id())?;
         while let Some(mut candidate) = stack.pop() {
@@ -56,7 +56,7 @@ where
 
     /// Keeps a connection for the next request, if it can take one. A replica that closes its connections never gets
     /// here with an open one, so none is ever parked on it.
-    pub(super) fn put(&self, replica: &Replica, mut link: Link<B>) {
+    pub(super) fn put(&self, replica: &Replica, mut link: Box<Link<B>>) {
         if !link.is_reusable() {
             return;
         }
