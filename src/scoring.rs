@@ -14,7 +14,7 @@ mod host;
 mod id;
 mod key;
 mod observe;
-mod route;
+pub mod route;
 pub mod worker;
 
 use std::future::Future;

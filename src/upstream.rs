@@ -29,6 +29,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a replica gave no answer.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is moved once, and only when something failed")]
 pub enum Failure<B> {
     /// Nothing of the request left this process: it is handed back and may go elsewhere.
     Unsent { request: Request<B>, cause: ConnectError },

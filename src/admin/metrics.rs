@@ -18,7 +18,7 @@ use crate::telemetry::cell::{BOUNDS_MICROS, Counter, Histogram, Total};
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics, RequestMetrics, ThreadMetrics};
 use crate::tls::SharedTable;
 
-/// OpenMetrics, which Prometheus asks for.
+/// `OpenMetrics`, which Prometheus asks for.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

@@ -164,7 +164,7 @@ impl Output {
 }
 
 fn log_warnings(warnings: &Diagnostics) {
-    for warning in warnings.iter() {
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
 }

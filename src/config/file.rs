@@ -159,7 +159,7 @@ fn find_included(
                 Ok(path) if seen.insert(identity(&path)) => found.push((path, at.clone())),
                 Ok(_) => {}
                 Err(unreadable) => {
-                    error(format!("cannot read {}: {}", unreadable.path().display(), unreadable.error()))
+                    error(format!("cannot read {}: {}", unreadable.path().display(), unreadable.error()));
                 }
             }
         }

@@ -197,7 +197,7 @@ impl<'a> Table<'a, '_> {
             return Field::Invalid;
         };
         let mut tables = Vec::new();
-        for item in array.iter() {
+        for item in array {
             let at = self.source.location(item.span().start);
             if let DeValue::Table(entries) = item.get_ref() {
                 let complete = self.complete;

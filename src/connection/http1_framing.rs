@@ -104,7 +104,6 @@ enum ExtensionPart {
 /// What is known of the head being read.
 #[derive(Debug, Default)]
 struct Head {
-    begun: bool,
     request_line_seen: bool,
     bytes: usize,
     fields: usize,
@@ -139,7 +138,7 @@ impl Framing {
 
     /// Whether a head has been begun and is not whole.
     pub(super) fn is_in_head(&self) -> bool {
-        self.place == Place::Head && self.head.begun
+        self.place == Place::Head && self.head.bytes > 0
     }
 
     fn skip(&mut self, left: u64, available: usize, more: fn(u64) -> Place, done: Place) -> usize {
@@ -151,7 +150,6 @@ impl Framing {
 
     /// Takes one line, or what there is of it.
     fn line(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
-        self.head.begun = true;
         let end = memchr::memchr(b'\n', bytes);
         let taken = end.map_or(bytes.len(), |end| end + 1);
         self.head.bytes += taken;
@@ -321,18 +319,9 @@ fn is_token(text: &[u8]) -> bool {
 
 /// `tchar` of RFC 9110 section 5.6.2.
 fn is_token_byte(byte: u8) -> bool {
-    const TOKEN: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte = 0;
-        while byte < 128 {
-            table[byte] = matches!(byte as u8,
-                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-                | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z');
-            byte += 1;
-        }
-        table
-    };
-    TOKEN[usize::from(byte)]
+    matches!(byte,
+        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z')
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {

@@ -41,11 +41,10 @@ impl LineWriter {
 
     /// Hands over whole lines; never waits.
     pub fn send(&self, lines: Vec<u8>) {
-        let rejected = match self.messages.try_send(Message::Lines(lines)) {
-            Err(TrySendError::Full(rejected) | TrySendError::Disconnected(rejected)) => rejected,
-            Ok(()) => return,
-        };
-        if let Message::Lines(lines) = rejected {
+        if let Err(TrySendError::Full(rejected) | TrySendError::Disconnected(rejected)) =
+            self.messages.try_send(Message::Lines(lines))
+            && let Message::Lines(lines) = rejected
+        {
             let count = memchr::memchr_iter(b'\n', &lines).count();
             self.dropped.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Relaxed);
         }
