@@ -44,6 +44,10 @@ const MAX_FIELDS: usize = 100;
 /// Bytes of a request's head, before HPACK's compression for HTTP/2.
 const MAX_HEAD: u32 = 64 * 1024;
 
+/// Bytes of a body in memory on one side of a connection, and what hyper reads at most at once. More is no faster, and
+/// memory that was large once stays with the process.
+const MAX_BUFFER: usize = 128 * 1024;
+
 /// Streams a caller may have open on one connection.
 const MAX_STREAMS: u32 = 250;
 
@@ -87,6 +91,7 @@ where
 {
     let stream = Watched::http1(stream, Rc::clone(activity));
     let mut connection = http1::Builder::new()
+        .max_buf_size(MAX_BUFFER)
         .max_headers(MAX_FIELDS)
         .max_header_size(MAX_HEAD as usize)
         .serve_connection(TokioIo::new(stream), service);
@@ -134,16 +139,18 @@ async fn serve_http2<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let executor = LocalExecutor::new(activity.caller());
+    let caller = activity.caller();
+    let executor = LocalExecutor::new(Rc::clone(&caller));
     let streams = executor.streams();
     let connection = http2::Builder::new(executor)
         .timer(TokioTimer::new())
+        .max_send_buf_size(MAX_BUFFER)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_INTERVAL)
         .serve_connection(TokioIo::new(Watched::http2(stream, Rc::clone(activity))), service);
-    drive(activity, drain, &mut Http2 { connection: pin!(connection), streams: &streams, metrics }).await
+    drive(activity, drain, &mut Http2 { caller: &caller, connection: pin!(connection), streams: &streams, metrics }).await
 }
 
 /// A connection of either protocol, as [`drive`] sees it.
@@ -171,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection for Http1<'_, S> {
 }
 
 struct Http2<'a, S: AsyncRead + AsyncWrite + Unpin + 'static> {
+    caller: &'a Caller,
     connection: Pin<&'a mut http2::Connection<TokioIo<Watched<S>>, Adapter, LocalExecutor>>,
     streams: &'a Streams,
     metrics: &'a ThreadMetrics,
@@ -178,6 +186,7 @@ struct Http2<'a, S: AsyncRead + AsyncWrite + Unpin + 'static> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection for Http2<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.caller.poll_unread(cx);
         self.connection.as_mut().poll(cx).map(drop)
     }
 

@@ -74,6 +74,7 @@ impl Service<Call> for Score {
 
 async fn score(Call { request, exchange }: Call) -> Result<Response<ResponseBody>, Refusal> {
     let (mut head, incoming) = request.into_parts();
+    let mut body = RequestBody::new(incoming, Rc::clone(&exchange));
     let catalog = exchange.worker.catalog();
 
     let server_name = exchange.caller.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
@@ -97,7 +98,7 @@ async fn score(Call { request, exchange }: Call) -> Result<Response<ResponseBody
     exchange.choose(deployment(service, &head.headers)?);
     let Some(deployment) = exchange.deployment() else { return Err(Refusal::no_ready_replicas(&service.name)) };
 
-    let body = RequestBody::new(incoming, Rc::clone(&exchange), service.max_body);
+    body.allow(service.max_body);
     let target = Uri::try_from(route.resource.target(&deployment.paths, head.uri.query()))
         .map_err(|_| Refusal::bad_request("The path cannot be passed on to the replica."))?;
     let mut request = Request::new(body);

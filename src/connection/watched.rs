@@ -6,7 +6,6 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
@@ -14,10 +13,7 @@ use tokio::time::{Sleep, sleep};
 use super::activity::Activity;
 use super::http1_framing::{Framing, Violation};
 use super::http2_frames::Frames;
-
-/// How long what a caller still sends is read and thrown away after an answer that came before the end of its
-/// request. A socket closed with unread bytes is reset, and a reset can overtake the answer (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
+use crate::scoring::caller::LINGER;
 
 pub(super) struct Watched<S> {
     stream: S,

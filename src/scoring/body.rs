@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,7 +31,8 @@ pub enum BodyError {
 /// A caller's body on its way to a replica. Trailers are dropped (RFC 9110 section 6.5.1): in HTTP/1.1 a replica
 /// might take them for header fields.
 pub struct RequestBody {
-    incoming: Incoming,
+    /// Only absent while this is dropped.
+    incoming: Option<Incoming>,
     exchange: Rc<Exchange>,
     /// Bytes that may still come.
     allowance: u64,
@@ -39,12 +40,18 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    pub fn new(incoming: Incoming, exchange: Rc<Exchange>, max_body: u64) -> Self {
+    /// A body of which nothing may be read yet.
+    pub fn new(incoming: Incoming, exchange: Rc<Exchange>) -> Self {
         let ended = incoming.is_end_stream();
         if ended {
             exchange.upload.set(Upload::Complete);
         }
-        Self { incoming, exchange, allowance: max_body, ended }
+        Self { incoming: Some(incoming), exchange, allowance: 0, ended }
+    }
+
+    /// Lets it have up to `max_body` bytes.
+    pub fn allow(&mut self, max_body: u64) {
+        self.allowance = max_body;
     }
 }
 
@@ -54,8 +61,9 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         loop {
-            let frame = std::task::ready!(Pin::new(&mut this.incoming).poll_frame(cx));
+            let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
             let data = match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => data,
                 Some(Ok(Err(_trailers))) => continue,
@@ -76,7 +84,7 @@ impl Body for RequestBody {
                 return Poll::Ready(Some(Err(BodyError::TooLarge)));
             };
             this.allowance = rest;
-            if this.incoming.is_end_stream() {
+            if incoming.is_end_stream() {
                 this.ended = true;
                 this.exchange.upload.set(Upload::Complete);
             }
@@ -89,14 +97,18 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map(Body::size_hint).unwrap_or_default()
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if !self.ended {
-            self.exchange.caller.left_unread.set(true);
+        if self.ended {
+            return;
+        }
+        match self.incoming.take() {
+            Some(incoming) if self.exchange.is_http2() => self.exchange.caller.leave_unread(incoming),
+            _ => self.exchange.caller.left_unread.set(true),
         }
     }
 }

@@ -2,13 +2,22 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Weak;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::HeaderValue;
+use http_body::Body;
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use crate::tls::Handshake;
+
+/// How long what a caller still sends is read and thrown away after an answer that came before the end of its
+/// request. Closed or reset with unread bytes, the answer might not arrive (RFC 9112 section 9.6).
+pub const LINGER: Duration = Duration::from_secs(2);
 
 /// The other end of a connection.
 pub struct Caller {
@@ -25,6 +34,8 @@ pub struct Caller {
     pub newest: RefCell<Weak<Exchange>>,
     /// Whether an answer ended before its request was read to the end, so that bytes may still be arriving.
     pub left_unread: Cell<bool>,
+    /// Bodies over HTTP/2 whose answer ended before they did.
+    unread: RefCell<Vec<Unread>>,
 }
 
 impl Caller {
@@ -46,6 +57,7 @@ impl Caller {
             idle_since: Cell::new(Instant::now()),
             newest: RefCell::default(),
             left_unread: Cell::new(false),
+            unread: RefCell::default(),
         }
     }
 
@@ -54,8 +66,38 @@ impl Caller {
         self.newest.borrow().upgrade()?.untaken_since.get()
     }
 
+    /// Has the rest of a body that nobody wants read and thrown away for a while. HTTP/2 would reset its stream
+    /// otherwise, and some callers drop the answer that came with the reset.
+    pub fn leave_unread(&self, body: Incoming) {
+        self.unread.borrow_mut().push(Unread { body, until: Instant::now() + LINGER });
+    }
+
+    /// Reads what has come of such bodies.
+    pub fn poll_unread(&self, cx: &mut Context<'_>) {
+        let mut unread = self.unread.borrow_mut();
+        if unread.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        unread.retain_mut(|unread| {
+            while unread.until > now {
+                match Pin::new(&mut unread.body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(_) => return false,
+                    Poll::Pending => return true,
+                }
+            }
+            false
+        });
+    }
+
     /// `http` or `https`.
     pub fn scheme(&self) -> HeaderValue {
         HeaderValue::from_static(if self.tls.is_some() { "https" } else { "http" })
     }
+}
+
+struct Unread {
+    body: Incoming,
+    until: Instant,
 }

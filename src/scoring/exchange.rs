@@ -104,6 +104,10 @@ impl Exchange {
         exchange
     }
 
+    pub fn is_http2(&self) -> bool {
+        self.version == Version::HTTP_2
+    }
+
     /// Notes the deployment that answers, by its place in the service, and counts the request there.
     pub fn choose(&self, deployment: usize) {
         self.deployment.set(Some(deployment));

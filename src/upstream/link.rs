@@ -16,6 +16,9 @@ use tokio::time::timeout;
 
 use super::{CONNECT_TIMEOUT, ConnectError, Replica};
 
+/// What is read at most at once. More is no faster, and memory that was large once stays with the process.
+const MAX_BUFFER: usize = 64 * 1024;
+
 /// An HTTP/1.1 connection. It is half a kilobyte and changes hands twice a request, so it stays where it was made.
 pub(super) struct Link<B: Body + 'static> {
     sender: SendRequest<B>,
@@ -34,7 +37,7 @@ where
         timeout(CONNECT_TIMEOUT, async {
             let tcp = TcpStream::connect((address.host(), address.port())).await?;
             tcp.set_nodelay(true)?;
-            let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(tcp)).await?;
+            let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(tcp)).await?;
             Ok(Box::new(Self { sender, connection, closed: false }))
         })
         .await
