@@ -150,7 +150,8 @@ where
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_INTERVAL)
         .serve_connection(TokioIo::new(Watched::http2(stream, Rc::clone(activity))), service);
-    drive(activity, drain, &mut Http2 { caller: &caller, connection: pin!(connection), streams: &streams, metrics }).await
+    drive(activity, drain, &mut Http2 { caller: &caller, connection: pin!(connection), streams: &streams, metrics })
+        .await
 }
 
 /// A connection of either protocol, as [`drive`] sees it.

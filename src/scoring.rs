@@ -17,7 +17,7 @@ mod observe;
 pub mod route;
 pub mod worker;
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
+use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Service, ServiceBuilder};
 
@@ -67,14 +68,20 @@ impl Service<Call> for Score {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, call: Call) -> Self::Future {
-        Box::pin(score(call))
+    fn call(&mut self, Call { request, exchange }: Call) -> Self::Future {
+        // What needs no waiting is decided here, so that the box holds only what does.
+        match decide(request, &exchange) {
+            Ok((request, timeout)) => Box::pin(carry(exchange, request, timeout)),
+            Err(refusal) => Box::pin(ready(Err(refusal))),
+        }
     }
 }
 
-async fn score(Call { request, exchange }: Call) -> Result<Response<ResponseBody>, Refusal> {
+/// Reads what the caller wants and whether it may have it: the request as a replica gets it, all but what depends on
+/// which replica that is, and how long it may take. The service and deployment are noted in `exchange`.
+fn decide(request: Request<Incoming>, exchange: &Rc<Exchange>) -> Result<(Request<RequestBody>, Duration), Refusal> {
     let (mut head, incoming) = request.into_parts();
-    let mut body = RequestBody::new(incoming, Rc::clone(&exchange));
+    let mut body = RequestBody::new(incoming, Rc::clone(exchange));
     let catalog = exchange.worker.catalog();
 
     let server_name = exchange.caller.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
@@ -94,19 +101,30 @@ async fn score(Call { request, exchange }: Call) -> Result<Response<ResponseBody
         return Err(Refusal::unauthorized(&service.name));
     }
     check_length(&head.headers, service.max_body)?;
-    let timeout = timeout(&head.headers, service.scoring_timeout)?;
-    exchange.choose(deployment(service, &head.headers)?);
-    let Some(deployment) = exchange.deployment() else { return Err(Refusal::no_ready_replicas(&service.name)) };
-
     body.allow(service.max_body);
+    let timeout = timeout(&head.headers, service.scoring_timeout)?;
+    let deployment = exchange.choose(deployment(service, &head.headers)?);
+    let deployment = deployment.ok_or_else(|| Refusal::no_ready_replicas(&service.name))?;
+
     let target = Uri::try_from(route.resource.target(&deployment.paths, head.uri.query()))
         .map_err(|_| Refusal::bad_request("The path cannot be passed on to the replica."))?;
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = target;
     *request.headers_mut() = mem::take(&mut head.headers);
-    headers::to_replica(&exchange, service.is_keyed(), head.version, request.headers_mut());
+    headers::to_replica(exchange, service.is_keyed(), head.version, request.headers_mut());
+    Ok((request, timeout))
+}
 
+/// Has a replica answer, within the time there is.
+async fn carry(
+    exchange: Rc<Exchange>,
+    request: Request<RequestBody>,
+    timeout: Duration,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let (Some(service), Some(deployment)) = (exchange.service.get(), exchange.deployment()) else {
+        return Err(Refusal::not_found());
+    };
     let deadline = exchange.started + timeout;
     let mut alarm = Box::pin(sleep_until(deadline));
     let answer = tokio::select! {

@@ -109,9 +109,10 @@ impl Exchange {
     }
 
     /// Notes the deployment that answers, by its place in the service, and counts the request there.
-    pub fn choose(&self, deployment: usize) {
+    pub fn choose(&self, deployment: usize) -> Option<&Deployment> {
         self.deployment.set(Some(deployment));
         self.metrics().started.increment();
+        self.deployment()
     }
 
     pub fn deployment(&self) -> Option<&Deployment> {

@@ -37,7 +37,8 @@ where
         timeout(CONNECT_TIMEOUT, async {
             let tcp = TcpStream::connect((address.host(), address.port())).await?;
             tcp.set_nodelay(true)?;
-            let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(tcp)).await?;
+            let (sender, connection) =
+                http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(tcp)).await?;
             Ok(Box::new(Self { sender, connection, closed: false }))
         })
         .await
