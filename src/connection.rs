@@ -32,14 +32,12 @@ use self::watched::Watched;
 use crate::config::Limits;
 use crate::scoring::caller::Caller;
 use crate::scoring::error::Refusal;
+use crate::scoring::headers::MAX_FIELDS;
 use crate::scoring::worker::Worker;
 use crate::scoring::{self, Score};
 use crate::shutdown::Drain;
 use crate::telemetry::metrics::ThreadMetrics;
 use crate::tls::Protocol;
-
-/// Header fields in one request. Callers send some twenty.
-const MAX_FIELDS: usize = 100;
 
 /// Bytes of a request's head, before HPACK's compression for HTTP/2.
 const MAX_HEAD: u32 = 64 * 1024;
@@ -93,7 +91,8 @@ where
     let mut connection = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
         .max_headers(MAX_FIELDS)
-        .max_header_size(MAX_HEAD as usize)
+        // The watch refuses first, in our own words; hyper's limit is reached at, not after, its last byte.
+        .max_header_size(MAX_HEAD as usize + 1)
         .serve_connection(TokioIo::new(stream), service);
     let overdue = drive(activity, drain, &mut Http1(&mut connection)).await;
     // Whoever sent what is no request, or half of one, is told so; an answer under way would be torn by that.
@@ -206,6 +205,7 @@ async fn drive(activity: &Activity, drain: &Drain, connection: &mut impl Connect
     let mut closed = pin!(drain.closed());
     let mut waiting_for_close = false;
     let mut told = false;
+    let mut leaving = None;
     poll_fn(|cx| {
         if !told {
             // A task's waker never changes, so waiting once is enough; after that the flag says it all.
@@ -216,13 +216,22 @@ async fn drive(activity: &Activity, drain: &Drain, connection: &mut impl Connect
             }
         }
         if connection.poll(cx).is_ready() {
-            return Poll::Ready(None);
+            return Poll::Ready(leaving);
         }
         while alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             connection.look_after(now, activity.patience());
             match activity.look_again(now) {
                 Ok(later) => alarm.as_mut().reset(later),
+                // Nobody was late with anything: it ends in good order (close_notify, GOAWAY).
+                Err(Overdue::Idle) if leaving.is_none() => {
+                    leaving = Some(Overdue::Idle);
+                    connection.drain();
+                    alarm.as_mut().reset(now + LAST_WORDS);
+                    if connection.poll(cx).is_ready() {
+                        return Poll::Ready(leaving);
+                    }
+                }
                 Err(overdue) => return Poll::Ready(Some(overdue)),
             }
         }

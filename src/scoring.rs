@@ -35,7 +35,7 @@ use self::caller::Caller;
 use self::catalog::{Catalog, Deployment, ServiceRef};
 use self::error::Refusal;
 use self::exchange::{Exchange, Stages, Upload};
-use self::headers::{AZUREML_MODEL_DEPLOYMENT, X_REQUEST_TIMEOUT_MS};
+use self::headers::{AZUREML_MODEL_DEPLOYMENT, MAX_FIELDS, X_REQUEST_TIMEOUT_MS};
 use self::host::Host;
 use self::observe::Call;
 use self::route::Route;
@@ -154,14 +154,17 @@ fn check_transport(catalog: &Catalog, caller: &Caller, host: &Host<'_>, uri: &Ur
     }
 }
 
-/// What HTTP allows and nobody who scores needs: CONNECT asks for a tunnel, `*` for the server as a whole. A length
-/// given twice can only come over HTTP/2 this far; [`crate::connection`] refuses it in HTTP/1.
+/// What HTTP allows and nobody who scores needs: CONNECT asks for a tunnel, `*` for the server as a whole. Too many
+/// fields, or a length given twice, can only come over HTTP/2 this far; [`crate::connection`] refuses them in HTTP/1.
 fn check_framing(head: &request::Parts) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::method_not_allowed("POST, GET, OPTIONS"));
     }
     if head.uri.path() == "*" && head.method != Method::OPTIONS {
         return Err(Refusal::bad_request("The request target * is for OPTIONS only."));
+    }
+    if head.headers.len() > MAX_FIELDS {
+        return Err(Refusal::too_many_fields());
     }
     if head.version == Version::HTTP_2 && head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(Refusal::bad_request("There is more than one Content-Length field."));
@@ -246,7 +249,7 @@ async fn ask(
 
 /// Whose fault it is that time ran out decides what the caller is told.
 fn out_of_time(exchange: &Exchange, timeout: Duration) -> Refusal {
-    if exchange.upload.get() == Upload::Reading && exchange.request_bytes.get() > 0 {
+    if exchange.upload.get() == Upload::Reading && exchange.awaits_body.get() {
         Refusal::request_timeout(format!("The request body did not arrive within {} ms.", timeout.as_millis()))
     } else {
         Refusal::scoring_timeout(timeout.as_millis())

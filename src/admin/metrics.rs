@@ -260,7 +260,7 @@ fn observe<'a>(
 ) -> fmt::Result {
     let mut total = Total::default();
     parts.for_each(|part| total.add(part));
-    let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
+    let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(total.buckets).collect();
     let count = total.buckets.iter().sum();
     family.encode_family(labels)?.encode_histogram::<NoLabelSet>(total.sum_nanos as f64 / 1e9, count, &buckets, None)

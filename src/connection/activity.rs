@@ -69,6 +69,11 @@ impl Activity {
         self.caller.in_flight.get() == 0 && !self.unflushed.get()
     }
 
+    /// Whether a request has come whose answer is not over.
+    pub(super) fn is_answering(&self) -> bool {
+        self.caller.in_flight.get() > 0
+    }
+
     pub(super) fn set_left_unread(&self) {
         self.caller.left_unread.set(true);
     }

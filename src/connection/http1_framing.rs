@@ -4,8 +4,9 @@
 //! It also knows what hyper keeps to itself: whether a head has been begun. It changes nothing and keeps no bytes but
 //! those of a line that is not whole yet.
 
-use super::{MAX_FIELDS, MAX_HEAD};
+use super::MAX_HEAD;
 use crate::scoring::error::Refusal;
+use crate::scoring::headers::MAX_FIELDS;
 
 /// Bytes of one chunk's extensions. Nobody sends any; a megabyte of them for each byte of data is an attack.
 const MAX_CHUNK_EXTENSIONS: usize = 256;
@@ -42,9 +43,7 @@ impl Violation {
             }
             Self::RequestLine => "The request line is malformed.",
             Self::TooManyFields => {
-                return Refusal::headers_too_large(format!(
-                    "The request has more than the limit of {MAX_FIELDS} header fields."
-                ));
+                return Refusal::too_many_fields();
             }
             Self::TransferEncoding => "Transfer-Encoding is not chunked alone, or the request is HTTP/1.0.",
             Self::TwoLengths => "The request body is announced twice, by Content-Length and Transfer-Encoding.",
@@ -115,8 +114,9 @@ struct Head {
 }
 
 impl Framing {
-    /// Follows `bytes`. On a violation says how many of them came before it.
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<(), (usize, Violation)> {
+    /// Follows `bytes` to the end of a message at most and says how many that were; on a violation, how many of them
+    /// came before it.
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, (usize, Violation)> {
         let mut rest = bytes;
         while let Some(&byte) = rest.first() {
             let step = match self.place {
@@ -130,10 +130,17 @@ impl Framing {
             };
             match step {
                 Ok(taken) => rest = rest.get(taken..).unwrap_or_default(),
-                Err(violation) => return Err((bytes.len() - rest.len(), violation)),
+                Err(violation) => {
+                    // Trailers are lines too, but belong to a request that is being answered.
+                    let violation = if self.place == Place::Head { violation } else { Violation::Chunk };
+                    return Err((bytes.len() - rest.len(), violation));
+                }
+            }
+            if self.place == Place::Head && self.head.bytes == 0 {
+                break;
             }
         }
-        Ok(())
+        Ok(bytes.len() - rest.len())
     }
 
     /// Whether a head has been begun and is not whole.
@@ -338,7 +345,11 @@ mod tests {
     /// What comes of a whole text: where it was refused, or whether it ends inside a head.
     fn follow(text: &[u8]) -> Result<bool, (usize, Violation)> {
         let mut framing = Framing::default();
-        framing.advance(text).map(|()| framing.is_in_head())
+        let mut taken = 0;
+        while taken < text.len() {
+            taken += framing.advance(&text[taken..]).map_err(|(good, violation)| (taken + good, violation))?;
+        }
+        Ok(framing.is_in_head())
     }
 
     fn violation(text: &str) -> Option<Violation> {
@@ -442,7 +453,7 @@ mod tests {
         assert_eq!(violation(&format!("GET / HTTP/1.1\r\n{many}")), Some(Violation::TooManyFields));
         assert_eq!(
             violation(&format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{many}")),
-            Some(Violation::TooManyFields)
+            Some(Violation::Chunk)
         );
         assert_eq!(
             violation(&format!("GET / HTTP/1.1\r\na: {}", "b".repeat(MAX_HEAD as usize))),
@@ -474,11 +485,13 @@ mod tests {
                 if part.is_empty() {
                     break;
                 }
-                outcome = framing.advance(part).map_err(|(_, violation)| violation);
-                if outcome.is_err() {
-                    break;
+                match framing.advance(part) {
+                    Ok(taken) => done += taken,
+                    Err((_, violation)) => {
+                        outcome = Err(violation);
+                        break;
+                    }
                 }
-                done += part.len();
             }
             match whole {
                 Ok(in_head) => prop_assert_eq!((outcome, framing.is_in_head()), (Ok(()), in_head)),

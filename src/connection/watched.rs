@@ -7,9 +7,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::MAX_HEAD;
 use super::activity::Activity;
 use super::http1_framing::{Framing, Violation};
 use super::http2_frames::Frames;
@@ -20,6 +22,11 @@ pub(super) struct Watched<S> {
     protocol: Protocol,
     activity: Rc<Activity>,
     closing: Closing,
+    /// What came of the next messages while one was still being answered. hyper would hold it otherwise, and then
+    /// not notice that the caller hangs up.
+    held: BytesMut,
+    /// Whether hyper was told that the next request breaks the rules, and the caller was not.
+    owes_refusal: bool,
 }
 
 enum Protocol {
@@ -36,31 +43,38 @@ enum Closing {
 
 impl<S> Watched<S> {
     pub(super) fn http1(stream: S, activity: Rc<Activity>) -> Self {
-        Self { stream, protocol: Protocol::Http1(Framing::default()), activity, closing: Closing::NotYet }
+        Self::new(stream, Protocol::Http1(Framing::default()), activity)
     }
 
     pub(super) fn http2(stream: S, activity: Rc<Activity>) -> Self {
         activity.set_in_head(true);
-        Self { stream, protocol: Protocol::Http2(Frames::default()), activity, closing: Closing::NotYet }
+        Self::new(stream, Protocol::Http2(Frames::default()), activity)
+    }
+
+    fn new(stream: S, protocol: Protocol, activity: Rc<Activity>) -> Self {
+        Self { stream, protocol, activity, closing: Closing::NotYet, held: BytesMut::new(), owes_refusal: false }
     }
 
     /// Has what the caller still sends read before the stream is closed.
-    pub(super) fn linger(&self) {
+    pub(super) fn linger(&mut self) {
+        self.owes_refusal = false;
         self.activity.set_left_unread();
     }
 
-    /// Follows the bytes read into `buf` after the first `before`; takes out again what breaks the rules.
+    /// Follows the bytes read into `buf` after the first `before`. What belongs to a later message, or breaks the rules,
+    /// is taken out again.
     fn look(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
         let bytes = buf.filled().get(before..).unwrap_or_default();
         let in_head = match &mut self.protocol {
-            Protocol::Http1(framing) => match framing.advance(bytes) {
-                Ok(()) => framing.is_in_head(),
-                Err((good, violation)) => {
-                    self.activity.set_violation(violation);
-                    buf.set_filled(before + good);
-                    false
+            Protocol::Http1(framing) => {
+                let taken = follow(framing, bytes, &self.activity);
+                let rest = bytes.get(taken..).unwrap_or_default();
+                if !rest.is_empty() && self.activity.violation().is_none() {
+                    self.held.extend_from_slice(rest);
                 }
-            },
+                buf.set_filled(before + taken);
+                framing.is_in_head()
+            }
             Protocol::Http2(frames) => {
                 frames.advance(bytes);
                 frames.is_in_head()
@@ -69,9 +83,19 @@ impl<S> Watched<S> {
         self.activity.set_in_head(in_head);
     }
 
+    /// Reads the next message, or a part of it, out of what was held.
+    fn take_held(&mut self, buf: &mut ReadBuf<'_>) {
+        let Protocol::Http1(framing) = &mut self.protocol else { return };
+        let available = self.held.get(..buf.remaining()).unwrap_or(&self.held);
+        let taken = follow(framing, available, &self.activity);
+        buf.put_slice(&self.held.split_to(taken));
+        self.activity.set_in_head(framing.is_in_head());
+    }
+
     /// Whether reading is over because of a violation: with an error once everything before it is answered.
-    fn refuse(&self, violation: Violation) -> Poll<io::Result<()>> {
+    fn refuse(&mut self, violation: Violation) -> Poll<io::Result<()>> {
         if violation.is_in_body() || self.activity.may_speak() {
+            self.owes_refusal = !violation.is_in_body();
             Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the request breaks HTTP's rules")))
         } else {
             Poll::Pending
@@ -85,15 +109,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             return self.refuse(violation);
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            self.look(buf, before);
-            // No bytes would look like the end of the stream.
-            if let Some(violation) = self.activity.violation()
-                && buf.filled().len() == before
-            {
-                return self.refuse(violation);
+        if self.held.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            if buf.filled().len() == before {
+                return Poll::Ready(Ok(()));
             }
+            self.look(buf, before);
+        } else if self.activity.is_answering() {
+            return self.poll_hang_up(cx);
+        } else {
+            self.take_held(buf);
+        }
+        // No bytes would look like the end of the stream.
+        if let Some(violation) = self.activity.violation()
+            && buf.filled().len() == before
+        {
+            return self.refuse(violation);
         }
         Poll::Ready(Ok(()))
     }
@@ -121,14 +152,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.activity.set_unflushed(false);
-        if self.activity.violation().is_some() {
-            // Reading stood still until everything before the violation was answered.
+        if self.activity.violation().is_some() || (!self.held.is_empty() && !self.activity.is_answering()) {
+            // Reading stood still until everything before was answered, and hyper does not try again by itself.
             cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.owes_refusal {
+            // hyper ends a connection in good order on which nothing of a request came.
+            return Poll::Ready(Ok(()));
+        }
         loop {
             match &mut self.closing {
                 Closing::NotYet => {
@@ -151,11 +186,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Ready, without any bytes, when the caller has hung up. Reads ahead for that as far as there is room.
+    fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.held.len() < MAX_HEAD as usize {
+            let mut scratch = [0; 4 * 1024];
+            let mut scratch = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch))?;
+            if scratch.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.held.extend_from_slice(scratch.filled());
+        }
+        Poll::Pending
+    }
+
     /// Reads and throws away; false at the end.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut scratch = [0; 16 * 1024];
         let mut scratch = ReadBuf::new(&mut scratch);
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch));
         Poll::Ready(read.is_ok() && !scratch.filled().is_empty())
+    }
+}
+
+/// Follows HTTP/1 to the end of a message at most; says how many bytes are good.
+fn follow(framing: &mut Framing, bytes: &[u8], activity: &Activity) -> usize {
+    match framing.advance(bytes) {
+        Ok(taken) => taken,
+        Err((good, violation)) => {
+            activity.set_violation(violation);
+            good
+        }
     }
 }

@@ -63,7 +63,9 @@ impl Body for RequestBody {
         let this = &mut *self;
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         loop {
-            let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+            let polled = Pin::new(&mut *incoming).poll_frame(cx);
+            this.exchange.awaits_body.set(polled.is_pending());
+            let frame = ready!(polled);
             let data = match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => data,
                 Some(Ok(Err(_trailers))) => continue,
@@ -129,6 +131,8 @@ enum Source {
         /// Rings at the earliest when the silence may be over; set anew only then, not for each part.
         alarm: Pin<Box<Sleep>>,
         last_part: Instant,
+        /// Told a turn later, so that what came before it is written first.
+        broken: Option<hyper::Error>,
     },
 }
 
@@ -139,7 +143,10 @@ impl ResponseBody {
 
     /// `alarm` is a timer the request no longer needs; it is used again here.
     pub fn replica(answer: AnswerBody<RequestBody>, patience: Duration, alarm: Pin<Box<Sleep>>) -> Self {
-        Self { source: Source::Replica { answer, patience, alarm, last_part: Instant::now() }, exchange: None }
+        Self {
+            source: Source::Replica { answer, patience, alarm, last_part: Instant::now(), broken: None },
+            exchange: None,
+        }
     }
 
     /// Counts into `exchange` and keeps it until the answer is over.
@@ -194,10 +201,18 @@ impl Source {
         match self {
             Self::Own(text) if text.is_empty() => Poll::Ready(None),
             Self::Own(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
-            Self::Replica { answer, patience, alarm, last_part } => {
+            Self::Replica { answer, patience, alarm, last_part, broken } => {
+                if let Some(error) = broken.take() {
+                    return Poll::Ready(Some(Err(BodyError::Replica(error))));
+                }
                 if let Poll::Ready(frame) = Pin::new(answer).poll_frame(cx) {
                     *last_part = Instant::now();
-                    return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Replica)));
+                    let Some(Err(error)) = frame else {
+                        return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Replica)));
+                    };
+                    *broken = Some(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 while alarm.as_mut().poll(cx).is_ready() {
                     let silent_until = *last_part + *patience;

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::body::ResponseBody;
+use super::headers::MAX_FIELDS;
 use crate::config::ErrorFormat;
 use crate::telemetry::metrics::REFUSALS;
 
@@ -122,6 +123,10 @@ impl Refusal {
 
     pub fn headers_too_large(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::HeadersTooLarge, message)
+    }
+
+    pub fn too_many_fields() -> Self {
+        Self::headers_too_large(format!("The request has more than the limit of {MAX_FIELDS} header fields."))
     }
 
     /// Plain HTTP while TLS is enabled.

@@ -38,6 +38,8 @@ pub struct Exchange {
     pub status: Cell<Option<StatusCode>>,
     pub refused: Cell<Option<Code>>,
     pub upload: Cell<Upload>,
+    /// Whether more of the body was asked for and did not come yet.
+    pub awaits_body: Cell<bool>,
     pub request_bytes: Cell<u64>,
     pub response_bytes: Cell<u64>,
     /// Since when a part of the answer, handed over, waits for the caller to take it.
@@ -94,6 +96,7 @@ impl Exchange {
             status: Cell::new(None),
             refused: Cell::new(None),
             upload: Cell::new(Upload::Reading),
+            awaits_body: Cell::new(false),
             request_bytes: Cell::new(0),
             response_bytes: Cell::new(0),
             untaken_since: Cell::new(None),
@@ -106,6 +109,11 @@ impl Exchange {
 
     pub fn is_http2(&self) -> bool {
         self.version == Version::HTTP_2
+    }
+
+    /// Whether the caller wants no body, whatever the answer is.
+    pub fn is_head(&self) -> bool {
+        self.method == Method::HEAD
     }
 
     /// Notes the deployment that answers, by its place in the service, and counts the request there.

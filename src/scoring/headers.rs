@@ -28,6 +28,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// Header fields in one request. Callers send some twenty.
+pub const MAX_FIELDS: usize = 100;
+
 /// The longest caller's request id that is passed on; the replicas' own server refuses more than 100.
 const MAX_CLIENT_REQUEST_ID: usize = 40;
 

@@ -7,8 +7,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{CONNECTION, HeaderValue};
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{Request, Response, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower::Service;
@@ -97,7 +99,9 @@ fn finish(
             Some(service) => service.error_format,
             None => exchange.worker.catalog().error_format,
         };
-        refusal.into_response(format, exchange.id.as_str())
+        let response = refusal.into_response(format, exchange.id.as_str());
+        // Over HTTP/2 hyper would send the body, which breaks the stream (RFC 9113 section 8.1.1).
+        if exchange.is_head() { without_body(response) } else { response }
     });
     exchange.status.set(Some(response.status()));
 
@@ -123,4 +127,14 @@ fn finish(
     }
     exchange.ending.set(Ending::CallerLeft);
     response.map(|body| body.counted_by(exchange))
+}
+
+/// The answer to HEAD: the length of what GET would get, and nothing of it.
+fn without_body(response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let length = response.body().size_hint().exact();
+    let mut response = response.map(|_| ResponseBody::full(Bytes::new()));
+    if let Some(length) = length {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    response
 }

@@ -1,0 +1,22 @@
+//! The front end as callers, replicas and operators meet it: real sockets, real TLS, and replicas that misbehave.
+//!
+//! Each test starts a front end of its own on port 0, inside this process, and is named after what it proves. Nothing
+//! sleeps: tests wait for what they expect to see, up to [`support::PATIENCE`].
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on ends so")]
+
+mod admin;
+mod bodies;
+mod callers;
+mod deadlines;
+mod drain;
+mod errors;
+mod framing;
+mod headers;
+mod host;
+mod keys;
+mod plain_http;
+mod replicas;
+mod routing;
+mod support;
+mod tls;

@@ -1,0 +1,275 @@
+//! An environment on disk, and the front end that serves it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use scorefront::config::AdminListen;
+use scorefront::front_end::{AccessOutput, Bound, FrontEnd};
+use scorefront::telemetry::metrics::Metrics;
+use scorefront::telemetry::writer::LineWriter;
+use tempfile::TempDir;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::authority::{self, Algorithm};
+use super::caller::Caller;
+use super::{Http2, Replica, Reply, Wire, eventually, roots, within};
+
+/// The name most tests call.
+pub const CNAME: &str = "scoring.example.com";
+
+/// scorefront.toml and what lies beside it, until it is started.
+pub struct Environment {
+    directory: TempDir,
+    sections: BTreeMap<&'static str, String>,
+    tables: String,
+    certificates: usize,
+    threads: usize,
+}
+
+impl Environment {
+    /// No certificate, no service; callers need no key unless a service says so.
+    pub fn new() -> Self {
+        let environment = Self {
+            directory: tempfile::tempdir().expect("a directory"),
+            sections: BTreeMap::new(),
+            tables: String::new(),
+            certificates: 0,
+            threads: 1,
+        };
+        environment.set("frontend", "https = '127.0.0.1:0'\nhttp = '127.0.0.1:0'").set("defaults", "auth = false")
+    }
+
+    /// A service `iris` on `replicas`, under [`CNAME`].
+    pub fn iris(replicas: &[&Replica]) -> Self {
+        Self::new().cname(CNAME).service("iris", replicas, "")
+    }
+
+    /// Adds keys to a section.
+    pub fn set(mut self, section: &'static str, keys: &str) -> Self {
+        writeln!(self.sections.entry(section).or_default(), "{keys}").expect("memory");
+        self
+    }
+
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    pub fn cname(self, name: &str) -> Self {
+        self.certificate(name, &[name], Algorithm::Ecdsa)
+    }
+
+    /// A CNAME whose certificate is for `names`.
+    pub fn certificate(mut self, cname: &str, names: &[&str], algorithm: Algorithm) -> Self {
+        let (chain, key) = authority::issue(names, algorithm);
+        let n = self.certificates;
+        self.certificates += 1;
+        self.write(&format!("cert-{n}.pem"), &chain);
+        self.write(&format!("key-{n}.pem"), &key);
+        self.table(&format!("[[cname]]\nname = '{cname}'\ncert_pem = 'cert-{n}.pem'\nkey_pem = 'key-{n}.pem'"))
+    }
+
+    pub fn service(self, name: &str, replicas: &[&Replica], keys: &str) -> Self {
+        let replicas = addresses(replicas);
+        self.table(&format!("[[service]]\nname = '{name}'\nreplicas = {replicas}\n{keys}"))
+    }
+
+    /// A service with two deployments, by name, share and replicas.
+    pub fn deployments(self, name: &str, deployments: &[(&str, u8, &[&Replica])]) -> Self {
+        let mut table = format!("[[service]]\nname = '{name}'\n");
+        for (deployment, traffic, replicas) in deployments {
+            let replicas = addresses(replicas);
+            writeln!(
+                table,
+                "[[service.deployment]]\nname = '{deployment}'\ntraffic = {traffic}\nreplicas = {replicas}"
+            )
+            .expect("memory");
+        }
+        self.table(&table)
+    }
+
+    pub fn table(mut self, toml: &str) -> Self {
+        writeln!(self.tables, "{toml}").expect("memory");
+        self
+    }
+
+    /// Writes a file beside the configuration.
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).expect("a file");
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn start(mut self) -> Front {
+        self.sections.entry("admin").or_insert_with(|| "listen = '127.0.0.1:0'".to_owned());
+        let mut toml = String::new();
+        for (section, keys) in &self.sections {
+            writeln!(toml, "[{section}]\n{keys}").expect("memory");
+        }
+        toml.push_str(&self.tables);
+        self.write("scorefront.toml", &toml);
+        let (environment, _) = scorefront::environment::open(&self.path().join("scorefront.toml"))
+            .unwrap_or_else(|diagnostics| panic!("{diagnostics}\n{toml}"));
+
+        let log = Captured::default();
+        let dropped = Arc::default();
+        let writer = LineWriter::start("access", log.clone(), Arc::clone(&dropped)).expect("a thread");
+        let access = AccessOutput { writer: Some(writer), text: false };
+        let metrics = Arc::new(Metrics::new(self.threads, dropped));
+        let running = FrontEnd::start(environment, metrics, access).expect("a front end");
+        Front { bound: running.bound().clone(), running: Some(running), log, _directory: self.directory }
+    }
+}
+
+fn addresses(replicas: &[&Replica]) -> String {
+    format!("{:?}", replicas.iter().map(|replica| format!("http://{}", replica.address)).collect::<Vec<_>>())
+}
+
+/// What was written to a log.
+#[derive(Clone, Default)]
+pub struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Captured {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no panic").clone()).expect("UTF-8")
+    }
+}
+
+impl io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A front end that serves; it stops when this is dropped.
+pub struct Front {
+    running: Option<FrontEnd>,
+    bound: Bound,
+    log: Captured,
+    _directory: TempDir,
+}
+
+impl Front {
+    pub fn https(&self) -> SocketAddr {
+        self.bound.https
+    }
+
+    pub fn http(&self) -> SocketAddr {
+        self.bound.http.expect("a plain listener")
+    }
+
+    pub fn begin_drain(&self) {
+        self.running.as_ref().expect("it runs").begin_drain();
+    }
+
+    pub fn stop(&mut self, limit: Duration) -> impl Future<Output = bool> + Send + use<> {
+        self.running.take().expect("it runs").stop(limit)
+    }
+
+    /// Ends everything at once, so that every line of the access log is written, and returns them.
+    pub async fn log_lines(mut self, lines: usize) -> Vec<serde_json::Value> {
+        self.running = None;
+        let log = self.log.clone();
+        eventually("the access log is written", async || log.text().lines().count() >= lines).await;
+        log.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// A TLS connection to the name `name`.
+    pub async fn tls(&self, config: ClientConfig, name: &str) -> io::Result<TlsStream<TcpStream>> {
+        handshake(TcpStream::connect(self.https()).await?, config, name).await
+    }
+
+    /// Raw HTTP/1 over TLS.
+    pub async fn wire(&self) -> Wire {
+        Wire::new(self.tls(client_config(&["http/1.1"]), CNAME).await.expect("a handshake"))
+    }
+
+    /// Raw HTTP/1 without TLS.
+    pub async fn plain(&self) -> Wire {
+        Wire::new(TcpStream::connect(self.http()).await.expect("a connection"))
+    }
+
+    /// Raw HTTP/2 over TLS.
+    pub async fn raw_http2(&self) -> Http2 {
+        Http2::new(self.tls(client_config(&["h2"]), CNAME).await.expect("a handshake"))
+    }
+
+    pub async fn http1(&self) -> Caller {
+        Caller::http1(self.tls(client_config(&["http/1.1"]), CNAME).await.expect("a handshake")).await
+    }
+
+    pub async fn http2(&self) -> Caller {
+        self.http2_with_window(None).await
+    }
+
+    /// HTTP/2 whose streams may receive `window` bytes before the caller reads any.
+    pub async fn http2_with_window(&self, window: Option<u32>) -> Caller {
+        Caller::http2(self.tls(client_config(&["h2"]), CNAME).await.expect("a handshake"), window).await
+    }
+
+    /// One of each protocol.
+    pub async fn both(&self) -> [Caller; 2] {
+        [self.http1().await, self.http2().await]
+    }
+
+    /// What the admin listener answers to a request's head lines.
+    pub async fn admin(&self, head: &str) -> Reply {
+        let mut wire = match &self.bound.admin {
+            AdminListen::Tcp(address) => Wire::new(TcpStream::connect(address).await.expect("a connection")),
+            AdminListen::Unix(path) => Wire::new(UnixStream::connect(path).await.expect("a connection")),
+        };
+        wire.send(format!("{head}\r\nHost: admin\r\nConnection: close\r\n\r\n")).await;
+        wire.reply().await
+    }
+
+    /// A line of /metrics: `metric("requests_total{service=\"iris\",…}")`.
+    pub async fn metric(&self, name_and_labels: &str) -> f64 {
+        let metrics = self.admin("GET /metrics HTTP/1.1").await;
+        let line = metrics
+            .text()
+            .lines()
+            .find_map(|line| line.strip_prefix("scorefront_")?.strip_prefix(name_and_labels)?.strip_prefix(' '));
+        line.unwrap_or("0").parse().expect("a number")
+    }
+
+    /// Waits until a metric has a value.
+    pub async fn until_metric(&self, name_and_labels: &str, value: u32) {
+        let expected = f64::from(value);
+        eventually(name_and_labels, async || (self.metric(name_and_labels).await - expected).abs() < 0.5).await;
+    }
+}
+
+pub async fn handshake(tcp: TcpStream, config: ClientConfig, name: &str) -> io::Result<TlsStream<TcpStream>> {
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    within(TlsConnector::from(Arc::new(config)).connect(name, tcp)).await
+}
+
+/// What callers offer: both TLS versions, the test's own authority, and protocols by ALPN.
+pub fn client_config(alpn: &[&str]) -> ClientConfig {
+    client_config_for(rustls::ALL_VERSIONS, alpn)
+}
+
+pub fn client_config_for(versions: &[&'static rustls::SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
+    let mut config = builder.with_root_certificates(roots()).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
+}
