@@ -3,6 +3,8 @@
 //! Times are of this machine on this day; what counts is the change from one commit to the next. The whole program
 //! beside other proxies is benches/compare.
 
+#![allow(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing else to do")]
+
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -46,7 +48,8 @@ fn certificates(c: &mut Criterion) {
         table.insert("*.models.example.com", Arc::clone(&certificate));
         let mut group = c.benchmark_group(format!("certificate among {names}"));
         group.bench_function("exact", |bencher| bencher.iter(|| table.find(black_box(Some("cname-0.example.com")))));
-        group.bench_function("wildcard", |bencher| bencher.iter(|| table.find(black_box(Some("a.models.example.com")))));
+        group
+            .bench_function("wildcard", |bencher| bencher.iter(|| table.find(black_box(Some("a.models.example.com")))));
         group.bench_function("none", |bencher| bencher.iter(|| table.find(black_box(Some("other.example.net")))));
     }
 }

@@ -28,6 +28,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use crate::config::{self, AdminListen, TlsStatus};
+use crate::listener;
 use crate::scoring::catalog::Catalog;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
@@ -47,7 +48,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Why there is no admin listener.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    #[error("listen = \"{address}\": {error}")]
+    #[error("listen = \"{address}\": {error}{}", listener::remedy(.error))]
     Bind { address: String, error: io::Error },
     #[error("token_file {}: {error}", .file.display())]
     TokenFile { file: PathBuf, error: io::Error },
@@ -117,7 +118,7 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 fn read_token(file: &Path) -> Result<Vec<u8>, AdminError> {
     let text = fs::read(file).map_err(|error| AdminError::TokenFile { file: file.to_owned(), error })?;
     let token = text.trim_ascii();
-    if token.len() < 16 { Err(AdminError::EmptyToken(file.to_owned())) } else { Ok(token.to_vec()) }
+    if token.len() < config::MIN_TOKEN { Err(AdminError::EmptyToken(file.to_owned())) } else { Ok(token.to_vec()) }
 }
 
 /// What the answers are made of.

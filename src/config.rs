@@ -101,7 +101,12 @@ pub struct Admin {
     pub listen: AdminListen,
     /// A file holding the bearer token that `/metrics` asks for; always there when `listen` is not loopback or unix.
     pub token_file: Option<PathBuf>,
+    /// Where `token_file` is written in the configuration.
+    pub token_file_at: Option<Location>,
 }
+
+/// Characters that a token has at least.
+pub const MIN_TOKEN: usize = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminListen {
@@ -202,10 +207,15 @@ pub struct Replica {
 /// Everything that is wrong, not only the first of it; warnings come along in either case.
 pub fn load(path: &Path) -> Result<(Config, Diagnostics), Diagnostics> {
     let mut diagnostics = Diagnostics::default();
-    let files = file::read_with_includes(path, &mut diagnostics);
-    let config = resolve::resolve(path, files, &mut diagnostics);
-    match config {
+    match load_partly(path, &mut diagnostics) {
         Some(config) if !diagnostics.has_errors() => Ok((config, diagnostics)),
         _ => Err(diagnostics),
     }
+}
+
+/// What can be made out of `path`, with stand-ins for what is wrong: good for finding more mistakes, and to be served
+/// only if `diagnostics` has no errors.
+pub fn load_partly(path: &Path, diagnostics: &mut Diagnostics) -> Option<Config> {
+    let files = file::read_with_includes(path, diagnostics);
+    resolve::resolve(path, files, diagnostics)
 }

@@ -52,6 +52,9 @@ const MAX_STREAMS: u32 = 250;
 /// How often an HTTP/2 caller that sends nothing is asked whether it is still there, and how long it may take.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
+/// How long, while the process closes, a new connection is left for the request that it was opened for.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// How long a last answer to somebody who sent no readable request may take to write.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -201,7 +204,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection for Http2<'_, S> {
 
 /// Polls a connection to its end, or until the caller has kept it waiting for too long.
 async fn drive(activity: &Activity, drain: &Drain, connection: &mut impl Connection) -> Option<Overdue> {
-    let mut alarm = pin!(sleep_until(Instant::now() + activity.longest_pause()));
+    let begin = Instant::now();
+    let mut alarm = pin!(sleep_until(begin + activity.longest_pause()));
     let mut closed = pin!(drain.closed());
     let mut waiting_for_close = false;
     let mut told = false;
@@ -211,8 +215,15 @@ async fn drive(activity: &Activity, drain: &Drain, connection: &mut impl Connect
             // A task's waker never changes, so waiting once is enough; after that the flag says it all.
             let waiting = mem::replace(&mut waiting_for_close, true);
             if drain.is_closing() || (!waiting && closed.as_mut().poll(cx).is_ready()) {
-                told = true;
-                connection.drain();
+                // hyper would close a connection that has not been used, and the request on its way would be lost.
+                let patience = begin + FIRST_REQUEST;
+                if activity.is_unused() && Instant::now() < patience {
+                    let earlier = alarm.deadline().min(patience);
+                    alarm.as_mut().reset(earlier);
+                } else {
+                    told = true;
+                    connection.drain();
+                }
             }
         }
         if connection.poll(cx).is_ready() {

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::{self, Cname, Config, Diagnostics};
 use crate::tls::certificate::CertificateError;
-use crate::tls::{Certificate, CertificateTable};
+use crate::tls::{Certificate, CertificateTable, pem};
 
 /// PEM files are a few kilobytes; what is larger is not one.
 const MAX_PEM: u64 = 1024 * 1024;
@@ -28,12 +28,26 @@ pub struct Environment {
 ///
 /// Everything that is wrong in any of the files.
 pub fn open(path: &Path) -> Result<(Environment, Diagnostics), Diagnostics> {
-    let (config, mut diagnostics) = config::load(path)?;
+    let mut diagnostics = Diagnostics::default();
+    let Some(config) = config::load_partly(path, &mut diagnostics) else { return Err(diagnostics) };
+    // Also when the configuration has errors already: one run shows all there are.
     let certificates = certificates(&config, &mut diagnostics);
+    check_token(&config.admin, &mut diagnostics);
     if diagnostics.has_errors() {
         return Err(diagnostics);
     }
     Ok((Environment { config, certificates }, diagnostics))
+}
+
+/// The admin listener reads it when it starts, which is too late to be told.
+fn check_token(admin: &config::Admin, diagnostics: &mut Diagnostics) {
+    let (Some(file), Some(at)) = (&admin.token_file, &admin.token_file_at) else { return };
+    let problem = match read(file) {
+        Ok(token) if token.trim_ascii().len() >= config::MIN_TOKEN => return,
+        Ok(_) => format!("is too short; write a secret of at least {} characters into it", config::MIN_TOKEN),
+        Err(problem) => problem,
+    };
+    diagnostics.error(at.clone(), format!("token_file {}: {problem}", file.display()));
 }
 
 fn certificates(config: &Config, diagnostics: &mut Diagnostics) -> CertificateTable {
@@ -58,15 +72,19 @@ fn certificates(config: &Config, diagnostics: &mut Diagnostics) -> CertificateTa
 
 /// Opens and checks one pair; says everything that is wrong with it.
 fn certificate(cname: &Cname, diagnostics: &mut Diagnostics) -> Option<Certificate> {
-    let chain = read(&cname.cert_pem).map_err(|problem| {
-        diagnostics.error(cname.cert_pem_at.clone(), format!("cert_pem {}: {problem}", cname.cert_pem.display()));
-    });
-    let key = read(&cname.key_pem).map_err(|problem| {
-        diagnostics.error(cname.key_pem_at.clone(), format!("key_pem {}: {problem}", cname.key_pem.display()));
-    });
+    let chain = read(&cname.cert_pem)
+        .and_then(|pem| pem::certificates(&pem).map_err(|problem| CertificateError::Chain(problem).to_string()))
+        .map_err(|problem| {
+            diagnostics.error(cname.cert_pem_at.clone(), format!("cert_pem {}: {problem}", cname.cert_pem.display()));
+        });
+    let key = read(&cname.key_pem)
+        .and_then(|pem| pem::private_key(&pem).map_err(|problem| CertificateError::Key(problem).to_string()))
+        .map_err(|problem| {
+            diagnostics.error(cname.key_pem_at.clone(), format!("key_pem {}: {problem}", cname.key_pem.display()));
+        });
     warn_if_others_can_read(cname, diagnostics);
 
-    let certificate = match Certificate::from_pem(&chain.ok()?, &key.ok()?) {
+    let certificate = match Certificate::from_parts(chain.ok()?, &key.ok()?) {
         Ok(certificate) => certificate,
         Err(problem) => {
             let (key, file, at) = match problem {
@@ -117,7 +135,10 @@ fn warn_if_others_can_read(cname: &Cname, diagnostics: &mut Diagnostics) {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
+    let file = File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => "there is no such file; paths are relative to the file they are written in".to_owned(),
+        _ => error.to_string(),
+    })?;
     let mut bytes = Vec::new();
     file.take(MAX_PEM + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MAX_PEM {

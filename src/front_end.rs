@@ -31,23 +31,15 @@ use crate::tls::Terminator;
 /// Why the front end did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("{key} = \"{address}\": {error}{}", hint(.error))]
+    #[error("{key} = \"{address}\": {error}{}", listener::remedy(.error))]
     Bind { key: &'static str, address: SocketAddr, error: io::Error },
-    #[error("admin: {0}")]
-    Admin(#[from] admin::AdminError),
+    // Said whole, hence no source: `{:#}` would say it again.
+    #[error("admin.{0}")]
+    Admin(admin::AdminError),
     #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(rustls::Error),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; see what listens there: ss -ltnp, or choose another port",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE, or choose another port",
-        io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine, 0.0.0.0 takes all of them",
-        _ => "",
-    }
 }
 
 /// Where access log lines go.
@@ -89,12 +81,12 @@ impl FrontEnd {
         let threads = metrics.threads.len();
         let bind =
             |key, address| listener::bind(address, threads).map_err(|error| StartError::Bind { key, address, error });
-        let (https, https_listeners) = bind("https", config.frontend.https)?;
+        let (https, https_listeners) = bind("frontend.https", config.frontend.https)?;
         let (http, http_listeners) = match config.frontend.http {
-            Some(address) => bind("http", address).map(|(bound, listeners)| (Some(bound), listeners))?,
+            Some(address) => bind("frontend.http", address).map(|(bound, listeners)| (Some(bound), listeners))?,
             None => (None, Vec::new()),
         };
-        let admin_listener = admin::bind(&config.admin)?;
+        let admin_listener = admin::bind(&config.admin).map_err(StartError::Admin)?;
         let bound = Bound { https, http, admin: admin_listener.address() };
 
         let certificates = Arc::new(ArcSwap::from_pointee(certificates));
@@ -103,7 +95,7 @@ impl FrontEnd {
             TlsVersion::V1_2 => ProtocolVersion::TLSv1_2,
             TlsVersion::V1_3 => ProtocolVersion::TLSv1_3,
         };
-        let terminator = Terminator::new(Arc::clone(&certificates), oldest)?;
+        let terminator = Terminator::new(Arc::clone(&certificates), oldest).map_err(StartError::Tls)?;
 
         let (phase, phases) = watch::channel(Phase::Running);
         let (alive, workers_alive) = mpsc::channel(1);

@@ -36,6 +36,16 @@ pub fn bind(address: SocketAddr, threads: usize) -> io::Result<(SocketAddr, Vec<
     Ok((bound, listeners))
 }
 
+/// What an operator can do about an address that cannot be bound, to stand after the error.
+pub fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; see what listens there: ss -ltnp, or choose another port",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE, or choose another port",
+        io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine, 0.0.0.0 takes all of them",
+        _ => "",
+    }
+}
+
 fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

@@ -3,12 +3,15 @@
 //! `tests/config/invalid/*.toml` each have a snapshot of all that is said about them. After a change of words, run with
 //! `INSTA_UPDATE=always` and read each snapshot: would an operator know at once what to do?
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use scorefront::config::{
-    self, AdminListen, Auth, Config, Diagnostics, ErrorFormat, HttpWhenTls, LogFormat, TlsStatus, TlsVersion,
+    self, AdminListen, Auth, CnamePattern, Config, Diagnostics, ErrorFormat, HttpWhenTls, LogFormat, TlsStatus,
+    TlsVersion,
 };
 
 #[test]
@@ -96,7 +99,7 @@ fn every_key_has_its_effect() {
     assert_eq!(config.frontend.drain_timeout, Duration::from_secs(90));
     assert_eq!(config.tls.status, TlsStatus::Disabled);
     assert_eq!(config.tls.min_version, TlsVersion::V1_3);
-    assert_eq!(config.tls.default_cname.as_ref().map(|name| name.as_str()), Some("scoring.example.com"));
+    assert_eq!(config.tls.default_cname.as_ref().map(CnamePattern::as_str), Some("scoring.example.com"));
     assert_eq!(config.admin.listen, AdminListen::Tcp("0.0.0.0:8900".parse().unwrap()));
     assert_eq!(config.limits.max_connections, 100_000);
     assert_eq!(config.limits.tls_handshake_timeout, Duration::from_secs(2));
@@ -187,7 +190,8 @@ fn a_file_that_cannot_be_read_says_why() {
     let large = write(directory.path(), "large.toml", vec![b'#'; (4 << 20) + 1]);
     let mut said = String::new();
     for file in [&missing, &latin1, &large, directory.path()] as [&Path; 4] {
-        said += &format!("{}\n", config::load(file).unwrap_err());
+        said += &config::load(file).unwrap_err().to_string();
+        said.push('\n');
     }
     let include = format!("include = [{:?}, {:?}]\n", latin1.display().to_string(), large.display().to_string());
     said += &config::load(&write(directory.path(), "scorefront.toml", include)).unwrap_err().to_string();

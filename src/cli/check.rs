@@ -1,5 +1,7 @@
 //! `scorefront check`: everything that is wrong, before it is served.
 
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,19 +36,24 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(reach_replicas(&config, &mut diagnostics));
             let (cnames, services) = (config.cnames.len(), config.services.len());
-            (diagnostics, format!("{cnames} [[cname]] and {services} [[service]] tables are well"))
+            (diagnostics, format!("valid: {cnames} [[cname]] and {services} [[service]] tables"))
         }
         Err(diagnostics) => (diagnostics, String::new()),
     };
+    let mut said = String::new();
     for diagnostic in &diagnostics {
-        println!("{diagnostic}");
+        writeln!(said, "{diagnostic}")?;
     }
-    if diagnostics.has_errors() || (arguments.strict && !diagnostics.is_empty()) {
-        println!("{}: invalid", file.display());
-        return Ok(ExitCode::FAILURE);
-    }
-    println!("{}: {summary}", file.display());
-    Ok(ExitCode::SUCCESS)
+    let invalid = diagnostics.has_errors() || (arguments.strict && !diagnostics.is_empty());
+    let (verdict, code) = match (invalid, diagnostics.has_errors()) {
+        (false, _) => (&*summary, ExitCode::SUCCESS),
+        (true, true) => ("invalid", ExitCode::FAILURE),
+        (true, false) => ("invalid, because --strict takes warnings for errors", ExitCode::FAILURE),
+    };
+    writeln!(said, "{}: {verdict}", file.display())?;
+    // Whoever reads may stop when they have seen enough (`| head`); the exit code says the rest.
+    let _ = io::stdout().write_all(said.as_bytes());
+    Ok(code)
 }
 
 /// A replica that does not answer now may do so later, so it is a warning.
@@ -72,5 +79,6 @@ async fn reach(address: ReplicaAddress, at: Location) -> Option<(Location, Strin
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no connection within {} s", REACH_TIMEOUT.as_secs()),
     };
-    Some((at, format!("replica {address} cannot be reached: {problem}; calls get 503 until it can")))
+    let problem = format!("replica http://{address} cannot be reached: {problem}; start it, or correct the address");
+    Some((at, problem))
 }

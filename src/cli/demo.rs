@@ -67,8 +67,16 @@ fn print_what_to_paste(front_end: &FrontEnd, demo: &DemoEnvironment, replicas: &
     println!("Metrics:       {}/metrics", bound.admin);
     println!("Scoring URI:   {uri}\n");
     println!("Score three flowers (sepal length and width, petal length and width, in cm):\n");
-    println!("  curl --cacert {} {uri} \\", demo.ca_pem().display());
+    println!("  curl --cacert {} {uri} \\", quoted(&demo.ca_pem().display().to_string()));
     println!("    -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \\", demo.key);
     println!("    -d '{{\"data\": [[5.1, 3.5, 1.4, 0.2], [6.0, 2.9, 4.5, 1.5], [6.7, 3.1, 5.6, 2.4]]}}'\n");
     println!("Ctrl-C stops everything. Calls are logged below.");
+}
+
+/// As a shell takes it for one word (POSIX 2.2.2): temporary directories may have blanks in their names.
+fn quoted(text: &str) -> String {
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte)) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }

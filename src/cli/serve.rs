@@ -35,7 +35,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Ok(opened) => opened,
         Err(diagnostics) => {
             eprintln!("{diagnostics}");
-            eprintln!("{} cannot be served; `scorefront check` says more", file.display());
+            eprintln!("{} cannot be served", file.display());
             return Ok(ExitCode::FAILURE);
         }
     };

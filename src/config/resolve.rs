@@ -90,6 +90,7 @@ fn resolve_admin(raw: RawAdmin, diagnostics: &mut Diagnostics) -> Admin {
     Admin {
         listen: raw.listen.value().unwrap_or(defaults::ADMIN_LISTEN),
         token_file: raw.token_file.given().map(beside),
+        token_file_at: raw.token_file.given().map(|given| given.at.clone()),
     }
 }
 

@@ -87,6 +87,11 @@ impl Activity {
         Rc::clone(&self.caller)
     }
 
+    /// Whether no request has come yet.
+    pub(super) fn is_unused(&self) -> bool {
+        !self.caller.used.get()
+    }
+
     /// How long a caller may leave an answer untaken.
     pub(super) fn patience(&self) -> Duration {
         self.idle_timeout

@@ -28,6 +28,8 @@ pub struct Caller {
     pub tls: Option<Handshake>,
     /// Requests that are being answered now.
     pub in_flight: Cell<u32>,
+    /// Whether there has been a request.
+    pub used: Cell<bool>,
     /// When the last of them ended, or the connection began.
     pub idle_since: Cell<Instant>,
     /// The request that came last.
@@ -54,6 +56,7 @@ impl Caller {
             forwarded_for: HeaderValue::try_from(address).unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             tls,
             in_flight: Cell::new(0),
+            used: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             newest: RefCell::default(),
             left_unread: Cell::new(false),

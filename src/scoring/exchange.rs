@@ -79,6 +79,7 @@ pub enum Ending {
 impl Exchange {
     pub fn begin<B>(worker: Rc<Worker>, caller: Rc<Caller>, request: &http::Request<B>) -> Rc<Self> {
         caller.in_flight.set(caller.in_flight.get() + 1);
+        caller.used.set(true);
         let exchange = Self {
             worker,
             caller,

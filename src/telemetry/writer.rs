@@ -35,7 +35,10 @@ impl LineWriter {
     /// No thread could be started.
     pub fn start(name: &str, out: impl Write + Send + 'static, dropped: Arc<AtomicU64>) -> io::Result<Self> {
         let (messages, waiting) = sync_channel(WAITING_BATCHES);
-        thread::Builder::new().name(name.to_owned()).spawn(move || write_all(&waiting, out))?;
+        thread::Builder::new().name(name.to_owned()).spawn({
+            let dropped = Arc::clone(&dropped);
+            move || write_all(&waiting, out, &dropped)
+        })?;
         Ok(Self { messages, dropped })
     }
 
@@ -45,8 +48,7 @@ impl LineWriter {
             self.messages.try_send(Message::Lines(lines))
             && let Message::Lines(lines) = rejected
         {
-            let count = memchr::memchr_iter(b'\n', &lines).count();
-            self.dropped.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Relaxed);
+            count_dropped(&lines, &self.dropped);
         }
     }
 
@@ -59,11 +61,20 @@ impl LineWriter {
     }
 }
 
-fn write_all(waiting: &Receiver<Message>, mut out: impl Write) {
+fn count_dropped(lines: &[u8], dropped: &AtomicU64) {
+    let count = memchr::memchr_iter(b'\n', lines).count();
+    dropped.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Relaxed);
+}
+
+fn write_all(waiting: &Receiver<Message>, mut out: impl Write, dropped: &AtomicU64) {
     while let Ok(message) = waiting.recv() {
         match message {
-            // A closed pipe must not end the front end; the next batch tries again.
-            Message::Lines(batch) => drop(out.write_all(&batch).and_then(|()| out.flush())),
+            // A closed pipe or a full disk must not end the front end; the next batch tries again.
+            Message::Lines(batch) => {
+                if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
+                    count_dropped(&batch, dropped);
+                }
+            }
             Message::Flush(done) => drop(done.send(())),
         }
     }

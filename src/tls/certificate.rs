@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::SignatureAlgorithm;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ClientHello;
 use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::extensions::GeneralName;
@@ -43,6 +43,10 @@ pub enum CertificateError {
          -noout -pubkey and openssl pkey -in KEY -pubout"
     )]
     Mismatch,
+    #[error(
+        "the certificate has no DNS name in its subjectAltName (a common name does not count); have it reissued for {0}"
+    )]
+    NoName(String),
     #[error("the certificate is for {names}, not for {cname}; the name must be in its subjectAltName")]
     NotFor { cname: String, names: String },
 }
@@ -56,7 +60,19 @@ impl Certificate {
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
         let chain = pem::certificates(chain).map_err(CertificateError::Chain)?;
         let key = pem::private_key(key).map_err(CertificateError::Key)?;
-        let key = aws_lc_rs::sign::any_supported_type(&key)
+        Self::from_parts(chain, &key)
+    }
+
+    /// The same from what has been read out of the PEM text.
+    ///
+    /// # Errors
+    ///
+    /// See [`CertificateError`].
+    pub fn from_parts(
+        chain: Vec<CertificateDer<'static>>,
+        key: &PrivateKeyDer<'static>,
+    ) -> Result<Self, CertificateError> {
+        let key = aws_lc_rs::sign::any_supported_type(key)
             .map_err(|error| CertificateError::UnusableKey(error.to_string()))?;
         Self::new(chain, key)
     }
@@ -106,7 +122,7 @@ impl Certificate {
     ///
     /// # Errors
     ///
-    /// [`CertificateError::NotFor`] when it is not among the certificate's names.
+    /// [`CertificateError::NotFor`] or [`CertificateError::NoName`] when it is not among the certificate's names.
     pub fn check_covers(&self, cname: &str) -> Result<(), CertificateError> {
         let covered = match cname.strip_prefix("*.") {
             Some(_) => self.names.iter().any(|name| **name == *cname),
@@ -115,8 +131,10 @@ impl Certificate {
         if covered {
             return Ok(());
         }
-        let names = if self.names.is_empty() { "no DNS name".to_owned() } else { self.names.join(", ") };
-        Err(CertificateError::NotFor { cname: cname.to_owned(), names })
+        if self.names.is_empty() {
+            return Err(CertificateError::NoName(cname.to_owned()));
+        }
+        Err(CertificateError::NotFor { cname: cname.to_owned(), names: self.names.join(", ") })
     }
 
     pub fn not_before(&self) -> SystemTime {

@@ -14,7 +14,11 @@ pub enum PemError {
     #[error(
         "is not PEM text; convert it: openssl x509 -inform DER -in FILE -out cert.pem, or for PKCS#12: openssl pkcs12 -in FILE -out cert.pem -nokeys"
     )]
-    NotPem,
+    NotPemCertificate,
+    #[error(
+        "is not PEM text; convert it: openssl pkey -inform DER -in FILE -out key.pem, or for PKCS#12: openssl pkcs12 -in FILE -out key.pem -nocerts -nodes"
+    )]
+    NotPemKey,
     #[error("is damaged PEM: {0}; is the file complete?")]
     Damaged(String),
     #[error("holds no certificate{}; it needs the full chain as PEM, the CNAME's own certificate first", found(.0))]
@@ -35,7 +39,7 @@ pub enum PemError {
 ///
 /// See [`PemError`].
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    let items = items(pem)?;
+    let items = items(pem, PemError::NotPemCertificate)?;
     let mut chain = Vec::new();
     let mut others = Vec::new();
     for item in items {
@@ -65,7 +69,7 @@ pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     }
     let mut keys = Vec::new();
     let mut others = Vec::new();
-    for item in items(pem)? {
+    for item in items(pem, PemError::NotPemKey)? {
         match item {
             Item::Pkcs8Key(key) => keys.push(PrivateKeyDer::Pkcs8(key)),
             Item::Pkcs1Key(key) => keys.push(PrivateKeyDer::Pkcs1(key)),
@@ -80,12 +84,12 @@ pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     }
 }
 
-fn items(pem: &[u8]) -> Result<Vec<Item>, PemError> {
+fn items(pem: &[u8], not_pem: PemError) -> Result<Vec<Item>, PemError> {
     if pem.iter().all(u8::is_ascii_whitespace) {
         return Err(PemError::Empty);
     }
     if !contains(pem, b"-----BEGIN ") {
-        return Err(PemError::NotPem);
+        return Err(not_pem);
     }
     let mut reader = pem;
     rustls_pemfile::read_all(&mut reader)
@@ -143,7 +147,7 @@ mod tests {
     fn what_is_not_a_chain_or_a_key_is_named() {
         let (certificate, key) = pair();
         assert_eq!(certificates(b" \n").unwrap_err(), PemError::Empty);
-        assert_eq!(certificates(b"\x30\x82\x01\x0a").unwrap_err(), PemError::NotPem);
+        assert_eq!(certificates(b"\x30\x82\x01\x0a").unwrap_err(), PemError::NotPemCertificate);
         assert_eq!(certificates(key.as_bytes()).unwrap_err(), PemError::NoCertificate(vec!["a private key"]));
         assert_eq!(private_key(certificate.as_bytes()).unwrap_err(), PemError::NoKey(vec!["a certificate"]));
         assert_eq!(private_key(format!("{key}\n{key}").as_bytes()).unwrap_err(), PemError::SeveralKeys(2));
