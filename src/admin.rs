@@ -52,8 +52,8 @@ pub enum AdminError {
     Bind { address: String, error: io::Error },
     #[error("token_file {}: {error}", .file.display())]
     TokenFile { file: PathBuf, error: io::Error },
-    #[error("token_file {}: is empty; write a secret of at least 16 characters into it", .0.display())]
-    EmptyToken(PathBuf),
+    #[error("token_file {}: is too short; write a secret of at least {} characters into it", .0.display(), config::MIN_TOKEN)]
+    ShortToken(PathBuf),
 }
 
 /// The bound listener.
@@ -118,7 +118,7 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 fn read_token(file: &Path) -> Result<Vec<u8>, AdminError> {
     let text = fs::read(file).map_err(|error| AdminError::TokenFile { file: file.to_owned(), error })?;
     let token = text.trim_ascii();
-    if token.len() < config::MIN_TOKEN { Err(AdminError::EmptyToken(file.to_owned())) } else { Ok(token.to_vec()) }
+    if token.len() < config::MIN_TOKEN { Err(AdminError::ShortToken(file.to_owned())) } else { Ok(token.to_vec()) }
 }
 
 /// What the answers are made of.

@@ -34,7 +34,7 @@ use crate::scoring::caller::Caller;
 use crate::scoring::error::Refusal;
 use crate::scoring::headers::MAX_FIELDS;
 use crate::scoring::worker::Worker;
-use crate::scoring::{self, Score};
+use crate::scoring::{self, RequestId, Score, exchange};
 use crate::shutdown::Drain;
 use crate::telemetry::metrics::ThreadMetrics;
 use crate::tls::Protocol;
@@ -97,36 +97,34 @@ where
         // The watch refuses first, in our own words; hyper's limit is reached at, not after, its last byte.
         .max_header_size(MAX_HEAD as usize + 1)
         .serve_connection(TokioIo::new(stream), service);
-    let overdue = drive(activity, drain, &mut Http1(&mut connection)).await;
+    let overdue = drive(activity, drain, &mut Http1 { connection: &mut connection, activity }).await;
     // Whoever sent what is no request, or half of one, is told so; an answer under way would be torn by that.
     let last_words = match (activity.violation(), overdue) {
         (Some(violation), _) => Some(violation.to_refusal()),
         (None, Some(Overdue::Head)) => Some(Refusal::request_timeout("The request head did not arrive in time.")),
         (None, _) => None,
     };
-    if let Some(refusal) = last_words.filter(|_| activity.may_speak()) {
-        let stream = connection.into_parts().io.into_inner();
-        let _ = timeout(LAST_WORDS, say(stream, &refusal, worker)).await;
+    let mut stream = connection.into_parts().io.into_inner();
+    if stream.is_open() {
+        let _ = match last_words.filter(|_| activity.may_speak()) {
+            Some(refusal) => timeout(LAST_WORDS, say(&mut stream, &refusal, worker, &activity.caller())).await,
+            // hyper leaves some connections open that it has done with.
+            None if overdue.is_none() => timeout(LAST_WORDS, stream.shutdown()).await,
+            None => Ok(Ok(())),
+        };
     }
     overdue
 }
 
 async fn say<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: Watched<S>,
+    stream: &mut Watched<S>,
     refusal: &Refusal,
     worker: &Worker,
+    caller: &Caller,
 ) -> io::Result<()> {
-    let metrics = worker.part(&worker.metrics.unrouted);
-    metrics.started.increment();
-    metrics.finished.increment();
-    if let Some(counter) = metrics.refusals.get(refusal.code as usize) {
-        counter.increment();
-    }
-    if let Some(class) = metrics.statuses.get(usize::from(refusal.status().as_u16() / 100) - 1) {
-        class.increment();
-    }
-    let format = worker.catalog().error_format;
-    stream.write_all(&refusal.to_http1(format, scoring::RequestId::random().as_str())).await?;
+    let id = RequestId::random();
+    exchange::note_unreadable(worker, caller, refusal, &id);
+    stream.write_all(&refusal.to_http1(worker.catalog().error_format, id.as_str())).await?;
     stream.linger();
     stream.shutdown().await
 }
@@ -168,15 +166,33 @@ trait Connection {
     fn look_after(&mut self, _now: Instant, _patience: Duration) {}
 }
 
-struct Http1<'a, S>(&'a mut http1::Connection<TokioIo<Watched<S>>, Adapter>);
+struct Http1<'a, S> {
+    connection: &'a mut http1::Connection<TokioIo<Watched<S>>, Adapter>,
+    activity: &'a Activity,
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection for Http1<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut *self.0).poll(cx).map(drop)
+        let mut held_before = None;
+        loop {
+            if Pin::new(&mut *self.connection).poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            // What cannot be read is refused when everything before it is answered.
+            if self.activity.violation().is_some_and(|violation| !violation.is_in_body()) && self.activity.may_speak() {
+                return Poll::Ready(());
+            }
+            // What was held back for the answer that has just ended is read now: hyper does not try by itself.
+            let held = self.activity.held();
+            if held == 0 || self.activity.is_answering() || held_before == Some(held) {
+                return Poll::Pending;
+            }
+            held_before = Some(held);
+        }
     }
 
     fn drain(&mut self) {
-        Pin::new(&mut *self.0).graceful_shutdown();
+        Pin::new(&mut *self.connection).graceful_shutdown();
     }
 }
 

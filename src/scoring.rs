@@ -24,8 +24,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
+use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Service, ServiceBuilder};
@@ -34,7 +35,7 @@ use self::body::{RequestBody, ResponseBody};
 use self::caller::Caller;
 use self::catalog::{Catalog, Deployment, ServiceRef};
 use self::error::Refusal;
-use self::exchange::{Exchange, Stages, Upload};
+use self::exchange::{Exchange, Upload};
 use self::headers::{AZUREML_MODEL_DEPLOYMENT, MAX_FIELDS, X_REQUEST_TIMEOUT_MS};
 use self::host::Host;
 use self::observe::Call;
@@ -103,16 +104,24 @@ fn decide(request: Request<Incoming>, exchange: &Rc<Exchange>) -> Result<(Reques
     check_length(&head.headers, service.max_body)?;
     body.allow(service.max_body);
     let timeout = timeout(&head.headers, service.scoring_timeout)?;
+    if timeout.is_zero() {
+        return Err(Refusal::scoring_timeout(0));
+    }
     let deployment = exchange.choose(deployment(service, &head.headers)?);
     let deployment = deployment.ok_or_else(|| Refusal::no_ready_replicas(&service.name))?;
 
     let target = Uri::try_from(route.resource.target(&deployment.paths, head.uri.query()))
         .map_err(|_| Refusal::bad_request("The path cannot be passed on to the replica."))?;
+    let unknown_length = !body.is_end_stream() && body.size_hint().exact().is_none();
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = target;
     *request.headers_mut() = mem::take(&mut head.headers);
     headers::to_replica(exchange, service.is_keyed(), head.version, request.headers_mut());
+    if unknown_length {
+        // hyper by itself takes GET to have no body then.
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     Ok((request, timeout))
 }
 
@@ -207,18 +216,15 @@ async fn ask(
     deadline: Instant,
 ) -> Result<Response<AnswerBody<RequestBody>>, Refusal> {
     let mut unreachable = None;
+    exchange.asked.set(Some(Instant::now()));
     for _ in 0..=RETRIES {
         let Some(replica) = replica::least_busy(&deployment.replicas, unreachable) else { break };
-        let asked = Instant::now();
         request.headers_mut().insert(HOST, replica.authority().clone());
-        let left = deadline.saturating_duration_since(asked).as_millis();
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
         request.headers_mut().insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX)));
-        match upstream::send(&exchange.worker.pool, replica, request).await {
-            Ok((answer, times)) => {
+        match upstream::send(&exchange.worker.pool, replica, request, &exchange.times).await {
+            Ok(answer) => {
                 let _ = exchange.replica.set(replica.clone());
-                let connect = times.connected - asked;
-                let stages = Stages { connect, model: Some(times.answered - times.connected), ..exchange.stages.get() };
-                exchange.stages.set(stages);
                 // A replica was never asked to change the protocol, so this is no answer to the request.
                 if answer.status().is_informational() {
                     return Err(Refusal::replica_closed());

@@ -143,17 +143,6 @@ impl Terminator {
 }
 
 impl HandshakeError {
-    /// A short, stable word for metrics.
-    pub fn outcome(&self) -> &'static str {
-        match self {
-            Self::NoCertificates => "no_certificates",
-            Self::UnknownName(_) => "unknown_name",
-            Self::NoName => "no_name",
-            Self::Protocol(_) => "protocol",
-            Self::Io(_) => "io",
-        }
-    }
-
     /// tokio-rustls hands rustls' errors on inside `io::Error`.
     fn from_io(error: io::Error) -> Self {
         match error.downcast::<rustls::Error>() {

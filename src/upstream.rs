@@ -10,12 +10,13 @@ mod link;
 pub mod pool;
 pub mod replica;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body::Body;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use tokio::time::Instant;
 
 pub use answer::AnswerBody;
@@ -48,13 +49,13 @@ pub enum ConnectError {
     Http(#[from] hyper::Error),
 }
 
-/// When the stages of a call were reached.
-#[derive(Clone, Copy, Debug)]
+/// When the stages of a call were reached, also of one that was given up.
+#[derive(Debug, Default)]
 pub struct Times {
     /// A connection was at hand.
-    pub connected: Instant,
+    pub connected: Cell<Option<Instant>>,
     /// The head of the answer was there.
-    pub answered: Instant,
+    pub answered: Cell<Option<Instant>>,
 }
 
 /// Sends `request` to `replica` and waits for the head of its answer. The body follows as it is read.
@@ -68,7 +69,8 @@ pub async fn send<B>(
     pool: &Rc<Pool<B>>,
     replica: &Arc<Replica>,
     mut request: Request<B>,
-) -> Result<(Response<AnswerBody<B>>, Times), Failure<B>>
+    times: &Times,
+) -> Result<Response<AnswerBody<B>>, Failure<B>>
 where
     B: Body + 'static,
     B::Data: Send,
@@ -83,12 +85,13 @@ where
                 Err(cause) => return Err(Failure::Unsent { request, cause }),
             },
         };
-        let connected = Instant::now();
+        times.connected.set(Some(Instant::now()));
         match link.send(request).await {
             Ok(answer) => {
-                let times = Times { connected, answered: Instant::now() };
-                let answer = answer.map(|body| AnswerBody::new(body, link, Rc::clone(pool), in_flight));
-                return Ok((answer, times));
+                times.answered.set(Some(Instant::now()));
+                // hyper would speak HTTP/1.0 on it from now on, which cannot carry a body of unknown length.
+                let pool = (answer.version() == Version::HTTP_11).then(|| Rc::clone(pool));
+                return Ok(answer.map(|body| AnswerBody::new(body, link, pool, in_flight)));
             }
             Err(mut error) => match error.take_message() {
                 Some(unsent) if reused => request = unsent,

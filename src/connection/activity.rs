@@ -28,6 +28,7 @@ pub(super) struct Activity {
     head_since: Cell<Option<Instant>>,
     violation: Cell<Option<Violation>>,
     unflushed: Cell<bool>,
+    held: Cell<usize>,
 }
 
 impl Activity {
@@ -39,6 +40,7 @@ impl Activity {
             head_since: Cell::new(None),
             violation: Cell::new(None),
             unflushed: Cell::new(false),
+            held: Cell::new(0),
         }
     }
 
@@ -67,6 +69,15 @@ impl Activity {
     /// Whether something may be written that is no answer to a request.
     pub(super) fn may_speak(&self) -> bool {
         self.caller.in_flight.get() == 0 && !self.unflushed.get()
+    }
+
+    /// Notes how many bytes of later messages wait for the answer to this one.
+    pub(super) fn set_held(&self, bytes: usize) {
+        self.held.set(bytes);
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.get()
     }
 
     /// Whether a request has come whose answer is not over.

@@ -25,8 +25,6 @@ pub(super) struct Watched<S> {
     /// What came of the next messages while one was still being answered. hyper would hold it otherwise, and then
     /// not notice that the caller hangs up.
     held: BytesMut,
-    /// Whether hyper was told that the next request breaks the rules, and the caller was not.
-    owes_refusal: bool,
 }
 
 enum Protocol {
@@ -52,13 +50,17 @@ impl<S> Watched<S> {
     }
 
     fn new(stream: S, protocol: Protocol, activity: Rc<Activity>) -> Self {
-        Self { stream, protocol, activity, closing: Closing::NotYet, held: BytesMut::new(), owes_refusal: false }
+        Self { stream, protocol, activity, closing: Closing::NotYet, held: BytesMut::new() }
     }
 
     /// Has what the caller still sends read before the stream is closed.
-    pub(super) fn linger(&mut self) {
-        self.owes_refusal = false;
+    pub(super) fn linger(&self) {
         self.activity.set_left_unread();
+    }
+
+    /// Whether our side has not been closed.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.closing, Closing::NotYet)
     }
 
     /// Follows the bytes read into `buf` after the first `before`. What belongs to a later message, or breaks the rules,
@@ -71,6 +73,7 @@ impl<S> Watched<S> {
                 let rest = bytes.get(taken..).unwrap_or_default();
                 if !rest.is_empty() && self.activity.violation().is_none() {
                     self.held.extend_from_slice(rest);
+                    self.activity.set_held(self.held.len());
                 }
                 buf.set_filled(before + taken);
                 framing.is_in_head()
@@ -89,13 +92,14 @@ impl<S> Watched<S> {
         let available = self.held.get(..buf.remaining()).unwrap_or(&self.held);
         let taken = follow(framing, available, &self.activity);
         buf.put_slice(&self.held.split_to(taken));
+        self.activity.set_held(self.held.len());
         self.activity.set_in_head(framing.is_in_head());
     }
 
-    /// Whether reading is over because of a violation: with an error once everything before it is answered.
-    fn refuse(&mut self, violation: Violation) -> Poll<io::Result<()>> {
-        if violation.is_in_body() || self.activity.may_speak() {
-            self.owes_refusal = !violation.is_in_body();
+    /// Reading is over because of a violation. The request it is part of fails; one that could not even begin is for
+    /// the connection to refuse, once everything before it is answered.
+    fn refuse(violation: Violation) -> Poll<io::Result<()>> {
+        if violation.is_in_body() {
             Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the request breaks HTTP's rules")))
         } else {
             Poll::Pending
@@ -106,7 +110,7 @@ impl<S> Watched<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(violation) = self.activity.violation() {
-            return self.refuse(violation);
+            return Self::refuse(violation);
         }
         let before = buf.filled().len();
         if self.held.is_empty() {
@@ -124,7 +128,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         if let Some(violation) = self.activity.violation()
             && buf.filled().len() == before
         {
-            return self.refuse(violation);
+            return Self::refuse(violation);
         }
         Poll::Ready(Ok(()))
     }
@@ -152,18 +156,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.activity.set_unflushed(false);
-        if self.activity.violation().is_some() || (!self.held.is_empty() && !self.activity.is_answering()) {
-            // Reading stood still until everything before was answered, and hyper does not try again by itself.
-            cx.waker().wake_by_ref();
-        }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.owes_refusal {
-            // hyper ends a connection in good order on which nothing of a request came.
-            return Poll::Ready(Ok(()));
-        }
         loop {
             match &mut self.closing {
                 Closing::NotYet => {
@@ -196,6 +192,7 @@ impl<S: AsyncRead + Unpin> Watched<S> {
                 return Poll::Ready(Ok(()));
             }
             self.held.extend_from_slice(scratch.filled());
+            self.activity.set_held(self.held.len());
         }
         Poll::Pending
     }

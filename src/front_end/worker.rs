@@ -12,6 +12,7 @@ use rustls::ProtocolVersion;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::coop::unconstrained;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, timeout};
 
@@ -48,8 +49,8 @@ pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
     let access = AccessLog::new(setup.access.writer.clone(), setup.access.text);
     let worker = Rc::new(Worker::new(setup.index, Arc::clone(&setup.catalog), Arc::clone(&setup.metrics), access));
     runtime.block_on(serve(&worker, setup));
-    // Cuts what is left, which writes it down.
-    drop(runtime);
+    // Cuts what is left, which writes it down; a name that is being looked up is not waited for.
+    runtime.shutdown_background();
     worker.access.flush();
 }
 
@@ -128,7 +129,8 @@ async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transp
         };
         let (tcp, peer) = tokio::select! {
             biased;
-            accepted = accept => accepted,
+            // Without tokio's budget, which would make a full queue look empty.
+            accepted = unconstrained(accept) => accepted,
             // Only when nobody is left in the queue: closing the socket would reset them.
             () = closing.as_mut() => return,
         };

@@ -5,19 +5,23 @@
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use rustls::ProtocolVersion;
 use tokio::time::Instant;
 
 use super::caller::Caller;
 use super::catalog::{Deployment, ServiceRef};
-use super::error::Code;
+use super::error::{Code, Refusal};
 use super::id::RequestId;
 use super::worker::Worker;
 use crate::telemetry::access;
 use crate::telemetry::metrics::{DeploymentMetrics, RequestMetrics};
-use crate::upstream::Replica;
+use crate::upstream::{Replica, Times};
+
+/// Bytes of a path that are logged: a caller needs no key to send a long one.
+const MAX_LOGGED_PATH: usize = 1024;
 
 /// What is noted of one request.
 pub struct Exchange {
@@ -34,7 +38,10 @@ pub struct Exchange {
     pub service: OnceCell<ServiceRef>,
     deployment: Cell<Option<usize>>,
     pub replica: OnceCell<Arc<Replica>>,
-    pub stages: Cell<Stages>,
+    /// When a replica was first sought.
+    pub asked: Cell<Option<Instant>>,
+    pub times: Times,
+    stages: Cell<Option<Stages>>,
     pub status: Cell<Option<StatusCode>>,
     pub refused: Cell<Option<Code>>,
     pub upload: Cell<Upload>,
@@ -52,7 +59,8 @@ pub struct Exchange {
 pub struct Stages {
     pub queue: Duration,
     pub connect: Duration,
-    /// From the connection being there to the head of the replica's answer; absent when no replica answered.
+    /// From the connection being there to the head of the replica's answer, or to when it was given up; absent when
+    /// there was no connection.
     pub model: Option<Duration>,
 }
 
@@ -93,7 +101,9 @@ impl Exchange {
             service: OnceCell::new(),
             deployment: Cell::new(None),
             replica: OnceCell::new(),
-            stages: Cell::default(),
+            asked: Cell::new(None),
+            times: Times::default(),
+            stages: Cell::new(None),
             status: Cell::new(None),
             refused: Cell::new(None),
             upload: Cell::new(Upload::Reading),
@@ -117,6 +127,22 @@ impl Exchange {
         self.method == Method::HEAD
     }
 
+    /// Where the time has gone, as it was when this was first asked.
+    pub fn stages(&self) -> Stages {
+        if let Some(stages) = self.stages.get() {
+            return stages;
+        }
+        let mut stages = Stages::default();
+        if let Some(asked) = self.asked.get() {
+            let now = Instant::now();
+            let connected = self.times.connected.get();
+            stages.connect = connected.unwrap_or(now) - asked;
+            stages.model = connected.map(|connected| self.times.answered.get().unwrap_or(now) - connected);
+        }
+        self.stages.set(Some(stages));
+        stages
+    }
+
     /// Notes the deployment that answers, by its place in the service, and counts the request there.
     pub fn choose(&self, deployment: usize) -> Option<&Deployment> {
         self.deployment.set(Some(deployment));
@@ -135,6 +161,27 @@ impl Exchange {
             None => &self.worker.metrics.unrouted,
         };
         self.worker.part(metrics)
+    }
+}
+
+/// Writes down a request that could not be read, so that there was nothing to begin an [`Exchange`] with.
+pub fn note_unreadable(worker: &Worker, caller: &Caller, refusal: &Refusal, id: &RequestId) {
+    let metrics = worker.part(&worker.metrics.unrouted);
+    metrics.started.increment();
+    metrics.finish(Some(refusal.status()), Some(refusal.code), caller.idle_since.get().elapsed());
+    if worker.access.is_on() {
+        let mut line = access::Line::new(id.as_str(), caller.peer);
+        line.tls = caller.tls.as_ref().map(|tls| tls_version(tls.version));
+        line.status = Some(refusal.status().as_u16());
+        line.code = Some(refusal.code.as_str());
+        worker.access.write(&line);
+    }
+}
+
+fn tls_version(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::TLSv1_3 => "1.3",
+        _ => "1.2",
     }
 }
 
@@ -157,43 +204,25 @@ impl Exchange {
         if self.deployment.get().is_none() {
             metrics.started.increment();
         }
-        metrics.finished.increment();
-        metrics.duration.observe(total);
         metrics.request_bytes.add(self.request_bytes.get());
         metrics.response_bytes.add(self.response_bytes.get());
-        match self.status.get() {
-            Some(status) => {
-                let class = usize::from(status.as_u16() / 100).checked_sub(1);
-                if let Some(class) = class.and_then(|class| metrics.statuses.get(class)) {
-                    class.increment();
-                }
-            }
-            None => metrics.abandoned.increment(),
-        }
-        if let Some(refusal) = self.refused.get().and_then(|code| metrics.refusals.get(code as usize)) {
-            refusal.increment();
-        }
+        metrics.finish(self.status.get(), self.refused.get(), total);
     }
 
     fn log(&self, total: Duration) {
-        let stages = self.stages.get();
+        let stages = self.stages();
+        let path = self.uri.path();
         self.worker.access.write(&access::Line {
-            time: SystemTime::now(),
-            id: self.id.as_str(),
             client_id: self.client_id.as_ref().and_then(|id| id.to_str().ok()),
-            peer: self.caller.peer,
             host: self.host.get().and_then(|host| host.to_str().ok()),
-            protocol: match self.version {
+            protocol: Some(match self.version {
                 Version::HTTP_2 => "HTTP/2",
                 Version::HTTP_10 => "HTTP/1.0",
                 _ => "HTTP/1.1",
-            },
-            tls: self.caller.tls.as_ref().map(|tls| match tls.version {
-                rustls::ProtocolVersion::TLSv1_3 => "1.3",
-                _ => "1.2",
             }),
-            method: self.method.as_str(),
-            path: self.uri.path(),
+            tls: self.caller.tls.as_ref().map(|tls| tls_version(tls.version)),
+            method: Some(self.method.as_str()),
+            path: Some(path.get(..MAX_LOGGED_PATH).unwrap_or(path)),
             service: self.service.get().map(|service| &*service.name),
             deployment: self.deployment().map(|deployment| &*deployment.name),
             replica: self.replica.get().and_then(|replica| replica.authority().to_str().ok()),
@@ -210,6 +239,26 @@ impl Exchange {
             connect_ms: access::millis(stages.connect),
             model_ms: stages.model.map(access::millis),
             total_ms: access::millis(total),
+            ..access::Line::new(self.id.as_str(), self.caller.peer)
         });
+    }
+}
+
+impl RequestMetrics {
+    fn finish(&self, status: Option<StatusCode>, refused: Option<Code>, total: Duration) {
+        self.finished.increment();
+        self.duration.observe(total);
+        match status {
+            Some(status) => {
+                let class = usize::from(status.as_u16() / 100).checked_sub(1);
+                if let Some(class) = class.and_then(|class| self.statuses.get(class)) {
+                    class.increment();
+                }
+            }
+            None => self.abandoned.increment(),
+        }
+        if let Some(refusal) = refused.and_then(|code| self.refusals.get(code as usize)) {
+            refusal.increment();
+        }
     }
 }

@@ -93,6 +93,10 @@ pub fn to_replica(exchange: &Exchange, keyed: bool, version: Version, headers: &
 
 /// Removes from a replica's answer what concerned only the connection to it.
 pub fn clean_answer(headers: &mut HeaderMap) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // It overrides a length, which is then of something else (RFC 9112 section 6.3).
+        headers.remove(CONTENT_LENGTH);
+    }
     remove_hop_by_hop(headers);
     // Which server software a container runs is nobody's business outside.
     headers.remove(SERVER);

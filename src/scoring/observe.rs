@@ -18,7 +18,7 @@ use tower::Service;
 use super::body::ResponseBody;
 use super::caller::Caller;
 use super::error::Refusal;
-use super::exchange::{Ending, Exchange};
+use super::exchange::Exchange;
 use super::headers::{self, SERVER_TIMING, X_MS_CLIENT_REQUEST_ID, X_MS_REQUEST_ID};
 use super::worker::Worker;
 
@@ -110,7 +110,7 @@ fn finish(
     if let Some(client_id) = &exchange.client_id {
         fields.insert(X_MS_CLIENT_REQUEST_ID, client_id.clone());
     }
-    let stages = exchange.stages.get();
+    let stages = exchange.stages();
     let model = stages.model.unwrap_or_default();
     let overhead = (Instant::now() - exchange.started).saturating_sub(stages.queue + stages.connect + model);
     let timing = [("queue", stages.queue), ("connect", stages.connect), ("model", model), ("frontend", overhead)];
@@ -121,11 +121,10 @@ fn finish(
         // The caller closes by itself after this answer, so that no request of its crosses our close on the way.
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if stages.model.is_some() {
+    if exchange.times.answered.get().is_some() {
         exchange.metrics().model.observe(model);
         exchange.metrics().overhead.observe(overhead);
     }
-    exchange.ending.set(Ending::CallerLeft);
     response.map(|body| body.counted_by(exchange))
 }
 

@@ -103,7 +103,11 @@ fn is_ambiguous(path: &str) -> bool {
     }
     let decoded = percent_decode(path);
     decoded.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\')
-        || decoded.split(|byte| *byte == b'/').any(|segment| segment == b"." || segment == b"..")
+        || decoded.split(|byte| *byte == b'/').any(|segment| {
+            // Some servers cut parameters off a segment: `..;x` is `..` to them.
+            let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+            name == b"." || name == b".."
+        })
 }
 
 /// Decoded once; escapes that are none stay as they are.
@@ -182,9 +186,20 @@ mod tests {
 
     #[test]
     fn paths_that_replicas_read_differently_are_refused() {
-        for below in
-            ["/..", "/./x", "/a/../b", "/%2e%2E/x", "/a%2f..%2fb", "/a\\..\\b", "/a%5cb", "/%00", "/a%0d%0ax", "/.%2e"]
-        {
+        for below in [
+            "/..",
+            "/./x",
+            "/a/../b",
+            "/%2e%2E/x",
+            "/a%2f..%2fb",
+            "/a\\..\\b",
+            "/..;/x",
+            "/..;a=b/x",
+            "/a%5cb",
+            "/%00",
+            "/a%0d%0ax",
+            "/.%2e",
+        ] {
             let path = format!("/api/v1/service/iris/score{below}");
             assert_eq!(Route::parse(&path).expect_err(&path).code, Code::BadRequest, "{path}");
         }

@@ -35,12 +35,15 @@ pub struct Line<'a> {
     pub peer: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<&'a str>,
-    pub protocol: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<&'static str>,
-    pub method: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<&'a str>,
     /// Without the query, which may hold anything.
-    pub path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,7 +98,34 @@ impl AccessLog {
     }
 }
 
-impl Line<'_> {
+impl<'a> Line<'a> {
+    /// A line of which nothing is known yet but who called, and now.
+    pub fn new(id: &'a str, peer: SocketAddr) -> Self {
+        Self {
+            time: SystemTime::now(),
+            id,
+            client_id: None,
+            peer,
+            host: None,
+            protocol: None,
+            tls: None,
+            method: None,
+            path: None,
+            service: None,
+            deployment: None,
+            replica: None,
+            status: None,
+            code: None,
+            end: "complete",
+            request_bytes: 0,
+            response_bytes: 0,
+            queue_ms: 0.0,
+            connect_ms: 0.0,
+            model_ms: None,
+            total_ms: 0.0,
+        }
+    }
+
     fn write_json(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
         serde_json::to_writer(&mut *out, self)?;
         out.push(b'\n');
@@ -104,7 +134,7 @@ impl Line<'_> {
 
     fn write_text(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
         let time = humantime::format_rfc3339_millis(self.time);
-        write!(out, "{time} {} {} {} ", self.peer, self.method, self.path)?;
+        write!(out, "{time} {} {} {} ", self.peer, self.method.unwrap_or("-"), self.path.unwrap_or("-"))?;
         match self.status {
             Some(status) => write!(out, "{status}")?,
             None => write!(out, "-")?,

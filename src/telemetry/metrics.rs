@@ -130,7 +130,6 @@ pub struct RequestMetrics {
     pub request_bytes: Counter,
     pub response_bytes: Counter,
     pub retries: Counter,
-    pub connects: Counter,
     pub duration: Histogram,
     pub model: Histogram,
     pub overhead: Histogram,

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Batches that may wait for the writing thread. With batches of at most 64 KiB this bounds the memory to 8 MiB.
 const WAITING_BATCHES: usize = 128;
+
+/// The wait before a full channel is tried again, when the process ends.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where lines go. Clones write to the same thread.
 #[derive(Clone, Debug)]
@@ -54,10 +57,18 @@ impl LineWriter {
 
     /// Waits until what was sent is written, or `limit` is over.
     pub fn flush(&self, limit: Duration) {
+        let until = Instant::now() + limit;
         let (done, written) = sync_channel(1);
-        if self.messages.send(Message::Flush(done)).is_ok() {
-            let _ = written.recv_timeout(limit);
+        let mut message = Message::Flush(done);
+        // A full channel behind a stuck output has no bounded wait of its own.
+        while let Err(TrySendError::Full(unsent)) = self.messages.try_send(message) {
+            if Instant::now() >= until {
+                return;
+            }
+            message = unsent;
+            thread::sleep(FULL_PAUSE);
         }
+        let _ = written.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 }
 

@@ -29,7 +29,8 @@ where
 
 struct Carrier<B: Body + 'static> {
     link: Box<Link<B>>,
-    pool: Rc<Pool<B>>,
+    /// Absent when the connection must not be used again.
+    pool: Option<Rc<Pool<B>>>,
     in_flight: InFlight,
 }
 
@@ -39,7 +40,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: Incoming, link: Box<Link<B>>, pool: Rc<Pool<B>>, in_flight: InFlight) -> Self {
+    pub(super) fn new(incoming: Incoming, link: Box<Link<B>>, pool: Option<Rc<Pool<B>>>, in_flight: InFlight) -> Self {
         let mut body = Self { incoming, carrier: Some(Carrier { link, pool, in_flight }) };
         if body.incoming.is_end_stream() {
             body.put_back();
@@ -48,7 +49,7 @@ where
     }
 
     fn put_back(&mut self) {
-        if let Some(Carrier { link, pool, in_flight }) = self.carrier.take() {
+        if let Some(Carrier { link, pool: Some(pool), in_flight }) = self.carrier.take() {
             pool.put(in_flight.replica(), link);
         }
     }

@@ -22,8 +22,8 @@ const MAX_BUFFER: usize = 64 * 1024;
 /// An HTTP/1.1 connection. It is half a kilobyte and changes hands twice a request, so it stays where it was made.
 pub(super) struct Link<B: Body + 'static> {
     sender: SendRequest<B>,
-    connection: Connection<TokioIo<TcpStream>, B>,
-    closed: bool,
+    /// Gone when it has ended. Dropping it hands a request back that it never took.
+    connection: Option<Connection<TokioIo<TcpStream>, B>>,
 }
 
 impl<B> Link<B>
@@ -39,7 +39,7 @@ where
             tcp.set_nodelay(true)?;
             let (sender, connection) =
                 http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(tcp)).await?;
-            Ok(Box::new(Self { sender, connection, closed: false }))
+            Ok(Box::new(Self { sender, connection: Some(connection) }))
         })
         .await
         .unwrap_or(Err(ConnectError::Timeout))
@@ -49,7 +49,7 @@ where
     pub(super) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
         let mut answer = pin!(self.sender.try_send_request(request));
         poll_fn(|cx| {
-            Self::drive_parts(&mut self.connection, &mut self.closed, cx);
+            Self::drive_connection(&mut self.connection, cx);
             answer.as_mut().poll(cx)
         })
         .await
@@ -57,7 +57,7 @@ where
 
     /// Lets the connection read and write what it can.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        Self::drive_parts(&mut self.connection, &mut self.closed, cx);
+        Self::drive_connection(&mut self.connection, cx);
     }
 
     /// Whether another request may be sent: the last answer is whole, and neither side closes.
@@ -65,13 +65,13 @@ where
         // Nobody waits for this connection now, so nobody needs waking. Where the kernel has not told of anything new
         // this costs no system call.
         self.drive(&mut Context::from_waker(Waker::noop()));
-        !self.closed && self.sender.is_ready()
+        self.connection.is_some() && self.sender.is_ready()
     }
 
-    fn drive_parts(connection: &mut Connection<TokioIo<TcpStream>, B>, closed: &mut bool, cx: &mut Context<'_>) {
-        // What went wrong reaches the request or the body; here it is enough to poll no more.
-        if !*closed && Pin::new(connection).poll(cx).is_ready() {
-            *closed = true;
+    fn drive_connection(connection: &mut Option<Connection<TokioIo<TcpStream>, B>>, cx: &mut Context<'_>) {
+        // What went wrong reaches the request or the body.
+        if connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
+            *connection = None;
         }
     }
 }

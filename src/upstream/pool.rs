@@ -47,7 +47,7 @@ where
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&replica.id())?;
         while let Some(mut candidate) = stack.pop() {
-            if candidate.link.is_reusable() {
+            if candidate.since.elapsed() < IDLE_TIMEOUT && candidate.link.is_reusable() {
                 return Some(candidate.link);
             }
         }
