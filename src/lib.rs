@@ -8,7 +8,8 @@
 //!
 //! [`listener`] accepts, [`tls`] ends TLS by the certificate of the CNAME asked for, [`connection`] speaks HTTP and
 //! bounds every wait on the caller, [`scoring`] decides what a request means, [`upstream`] carries it to a replica. A
-//! room knows those that lie further down the way, and none before it.
+//! room knows those that lie further down the way, and of those before it at most a small type they hand on, such as
+//! what a handshake settled.
 //!
 //! Beside the way: [`config`] and [`environment`] read the files that are the state, [`telemetry`] is what operators
 //! see, [`admin`] answers them, [`front_end`] starts and stops it all, [`cli`] is the command line, [`demo`] a whole
