@@ -6,6 +6,7 @@
 
 pub mod iris;
 pub mod replica;
+mod swagger;
 
 use std::fmt::Write as _;
 use std::fs;

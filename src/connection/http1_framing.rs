@@ -326,7 +326,7 @@ fn is_token(text: &[u8]) -> bool {
 
 /// Whether there is a control character but for tabs. Looks at every byte, so that the compiler can look at many at once.
 fn has_control(text: &[u8]) -> bool {
-    text.iter().fold(false, |found, byte| found | (byte.is_ascii_control() & (*byte != b'\t')))
+    text.iter().fold(false, |found, byte| found | (byte.is_ascii_control() && *byte != b'\t'))
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.

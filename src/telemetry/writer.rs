@@ -162,4 +162,27 @@ mod tests {
         assert!(written >= WAITING_BATCHES && written < sent);
         assert_eq!(dropped.load(Relaxed), 2 * (sent - written) as u64);
     }
+
+    #[test]
+    fn flush_gives_up_at_its_limit_although_the_output_is_stuck_and_the_channel_is_full() {
+        let (_go, wait) = mpsc::channel();
+        let (written, _seen) = mpsc::channel();
+        let dropped = Arc::new(AtomicU64::new(0));
+        let writer = LineWriter::start("test", Stuck(wait, written), Arc::clone(&dropped)).expect("start a thread");
+        // The writing thread takes the first batch, whenever it gets to it; these are more than fit behind that one.
+        for _ in 0..WAITING_BATCHES + 2 {
+            writer.send(b"one\n".to_vec());
+        }
+        assert!(dropped.load(Relaxed) > 0, "the channel is full");
+        let limit = Duration::from_millis(100);
+        let (done, ended) = mpsc::channel();
+        // On a thread of its own: one that never returned would never fail.
+        thread::spawn(move || {
+            let begin = Instant::now();
+            writer.flush(limit);
+            let _ = done.send(begin.elapsed());
+        });
+        let lasted = ended.recv_timeout(Duration::from_secs(20)).expect("it returns");
+        assert!(lasted >= limit, "it waits for what may still be written: {lasted:?}");
+    }
 }
