@@ -222,7 +222,7 @@ impl Exchange {
             }),
             tls: self.caller.tls.as_ref().map(|tls| tls_version(tls.version)),
             method: Some(self.method.as_str()),
-            path: Some(path.get(..MAX_LOGGED_PATH).unwrap_or(path)),
+            path: Some(path.split_at(path.floor_char_boundary(MAX_LOGGED_PATH)).0),
             service: self.service.get().map(|service| &*service.name),
             deployment: self.deployment().map(|deployment| &*deployment.name),
             replica: self.replica.get().and_then(|replica| replica.authority().to_str().ok()),

@@ -130,13 +130,13 @@ mod tests {
 
     use super::*;
 
-    /// Stands still in the first write until it is let go.
+    /// Says what it is to write, and stands still in each write until it is let go.
     struct Stuck(Receiver<()>, mpsc::Sender<Vec<u8>>);
 
     impl Write for Stuck {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.0.recv();
             let _ = self.1.send(bytes.to_vec());
+            let _ = self.0.recv();
             Ok(bytes.len())
         }
 
@@ -166,14 +166,15 @@ mod tests {
     #[test]
     fn flush_gives_up_at_its_limit_although_the_output_is_stuck_and_the_channel_is_full() {
         let (_go, wait) = mpsc::channel();
-        let (written, _seen) = mpsc::channel();
+        let (written, seen) = mpsc::channel();
         let dropped = Arc::new(AtomicU64::new(0));
         let writer = LineWriter::start("test", Stuck(wait, written), Arc::clone(&dropped)).expect("start a thread");
-        // The writing thread takes the first batch, whenever it gets to it; these are more than fit behind that one.
-        for _ in 0..WAITING_BATCHES + 2 {
-            writer.send(b"one\n".to_vec());
+        writer.send(b"stuck\n".to_vec());
+        seen.recv().expect("the thread writes");
+        for _ in 0..=WAITING_BATCHES {
+            writer.send(b"waits\n".to_vec());
         }
-        assert!(dropped.load(Relaxed) > 0, "the channel is full");
+        assert_eq!(dropped.load(Relaxed), 1, "the channel is full");
         let limit = Duration::from_millis(100);
         let (done, ended) = mpsc::channel();
         // On a thread of its own: one that never returned would never fail.

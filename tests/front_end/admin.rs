@@ -140,3 +140,65 @@ async fn the_access_log_has_a_line_for_each_request() {
     assert_eq!((&third["status"], &third["code"]), (&404.into(), &"NotFound".into()));
     assert!(lines.iter().all(|line| !line.to_string().contains("secret")), "queries may hold anything");
 }
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_is_counted_and_logged_like_any_other() {
+    let front = Environment::new().cname(CNAME).threads(2).start();
+    let mut ids = Vec::new();
+    for bytes in ["GARBAGE\r\n\r\n", "GET / HTTP/1.1\r\nHost : a\r\n\r\n"] {
+        let reply = front.wire().await.ask(bytes).await;
+        assert_eq!(reply.refusal(), (400, "BadRequest".to_owned()));
+        ids.push(reply.field("x-ms-request-id").expect("an id").to_owned());
+    }
+    assert_eq!(front.http1().await.call(get("/nowhere")).await.status, 404);
+
+    let none = "service=\"\",deployment=\"\"";
+    for (metric, value) in [
+        (format!("requests_total{{{none},class=\"4xx\"}}"), 3),
+        (format!("request_duration_seconds_count{{{none}}}"), 3),
+        (format!("refusals_total{{{none},code=\"BadRequest\"}}"), 2),
+        (format!("requests_in_flight{{{none}}}"), 0),
+    ] {
+        front.until_metric(&metric, value).await;
+    }
+
+    let lines = front.log_lines(3).await;
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    for id in ids {
+        let line = lines.iter().find(|line| line["id"] == *id).unwrap_or_else(|| panic!("no {id} in {lines:?}"));
+        assert_eq!((&line["status"], &line["code"]), (&400.into(), &"BadRequest".into()), "{line}");
+        assert_eq!(line["tls"], "1.3", "{line}");
+        assert!(line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{line}");
+        assert!(line["time"].is_string(), "{line}");
+        for unknown in ["method", "path", "protocol", "host", "service"] {
+            assert_eq!(line.get(unknown), None, "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_a_path_longer_than_a_kibibyte_the_first_kibibyte_is_logged() {
+    let front = Environment::new().cname(CNAME).start();
+    let path = |length: usize| format!("/nowhere/{}", "x".repeat(length - "/nowhere/".len()));
+    for length in [1_024, 1_025, 60_000] {
+        assert_eq!(front.http1().await.call(get(&path(length))).await.status, 404);
+    }
+    assert_eq!(front.http2().await.call(get(&path(10_000))).await.status, 404);
+    for line in front.log_lines(4).await {
+        assert_eq!(line["path"].as_str().map(str::len), Some(1_024));
+        assert_eq!(line["path"], path(1_024), "the first of it");
+    }
+}
+
+#[tokio::test]
+async fn a_long_path_is_cut_also_where_a_kibibyte_ends_within_a_character() {
+    let front = Environment::new().cname(CNAME).start();
+    // Over HTTP/1 these bytes are refused.
+    let path = format!("/{}{}", "x".repeat(1_022), "\u{e9}".repeat(5_000));
+    assert!(!path.is_char_boundary(1_024));
+    let reply = front.http2().await.call(get(&path)).await;
+    assert!((400..500).contains(&reply.status), "{reply:?}");
+    let lines = front.log_lines(1).await;
+    let logged = lines[0]["path"].as_str().expect("a path");
+    assert!(logged.len() <= 1_024 && logged.len() > 1_020, "{} bytes", logged.len());
+}

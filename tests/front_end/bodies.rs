@@ -299,3 +299,45 @@ async fn a_call_without_a_body_is_sent_on_without_one() {
         assert!(seen.body.is_empty() && seen.field("transfer-encoding").is_none(), "{}", seen.head);
     }
 }
+
+#[tokio::test]
+async fn an_answer_with_both_lengths_arrives_as_long_as_its_chunks_are() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let replica = Replica::start([Step::ReadBody, Step::Send(head.into()), chunk("0123456789"), chunk("")]);
+    let front = Environment::iris(&[&replica]).start();
+    for mut caller in front.both().await {
+        for _ in 0..2 {
+            let reply = caller.call(post(SCORE, "x")).await;
+            assert_eq!((reply.status, reply.text()), (200, "0123456789"));
+            assert_eq!(reply.field("content-length"), None, "neither of the lengths is the wrong one");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_get_with_a_body_of_unknown_length_reaches_the_replica_with_all_of_it() {
+    let replica = Replica::echo();
+    let front = Environment::iris(&[&replica]).start();
+    let mut wire = front.wire().await;
+    let head = format!("GET {SCORE} HTTP/1.1\r\nHost: {CNAME}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..2 {
+        let reply = wire.ask(format!("{head}3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")).await;
+        assert_eq!((reply.status, reply.text()), (200, "onetwo"));
+    }
+
+    let (parts, body) = channel();
+    let upload = async move {
+        for part in ["one", "two"] {
+            parts.send(Ok(part.into())).await.expect("taken");
+        }
+    };
+    let mut caller = front.http2().await;
+    let (reply, ()) = tokio::join!(caller.call(request(Method::GET, SCORE, body)), upload);
+    assert_eq!((reply.status, reply.text()), (200, "onetwo"));
+
+    for seen in replica.requests() {
+        assert!(seen.line().starts_with("GET ") && seen.whole && seen.body == b"onetwo", "{seen:?}");
+        assert_eq!((seen.field("transfer-encoding"), seen.field("content-length")), (Some("chunked"), None));
+    }
+    assert_eq!(replica.requests().len(), 3, "no rest of a body looks like a request");
+}

@@ -4,7 +4,8 @@ use http::Method;
 use http_body_util::BodyExt;
 
 use crate::support::{
-    Environment, Front, Gate, Replica, SCORE, Step, channel, chunk, chunked, get, post, read, request, score, within,
+    Environment, Front, Gate, Replica, Reply, SCORE, Step, channel, chunk, chunked, get, post, read, request, score,
+    within,
 };
 
 fn within_timeout(replica: &Replica, timeout: &str) -> Front {
@@ -101,5 +102,59 @@ async fn a_replica_that_does_not_read_the_body_is_late_not_the_caller() {
         tokio::spawn(async move { while parts.send(Ok(vec![0; 0x10000].into())).await.is_ok() {} });
         let reply = caller.call(request(Method::POST, SCORE, body)).await;
         reply.assert_refusal(504, "ScoringTimeout", "Scoring timeout after 2000 ms.");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_may_take_no_time_at_all_is_late_without_a_replica_being_asked() {
+    let replica = Replica::echo();
+    let front = within_timeout(&replica, "10s");
+    for mut caller in front.both().await {
+        for request in [score(&[("x-request-timeout-ms", "0")]), score(&[("x-request-timeout-ms", "000")])] {
+            caller.call(request).await.assert_refusal(504, "ScoringTimeout", "Scoring timeout after 0 ms.");
+        }
+        assert_eq!(caller.call(score(&[])).await.status, 200, "the connection goes on");
+    }
+    assert_eq!((replica.requests().len(), replica.state().connections), (2, 1));
+}
+
+/// Milliseconds of connect, model and frontend, as server-timing has them.
+fn timing(reply: &Reply) -> [f64; 3] {
+    let timing = reply.field("server-timing").expect("a timing");
+    ["connect", "model", "frontend"].map(|stage| {
+        let duration = timing.split(", ").find_map(|entry| entry.strip_prefix(stage)?.strip_prefix(";dur="));
+        duration.and_then(|duration| duration.parse().ok()).unwrap_or_else(|| panic!("no {stage} in {timing}"))
+    })
+}
+
+#[tokio::test]
+async fn the_time_of_a_call_that_timed_out_was_the_models() {
+    let replica = Replica::start([Step::ReadBody, Step::Hang]);
+    let front = within_timeout(&replica, "600ms");
+    for mut caller in front.both().await {
+        let reply = caller.call(post(SCORE, "x")).await;
+        assert_eq!(reply.status, 504);
+        let [connect, model, frontend] = timing(&reply);
+        assert!(connect + model > 550.0 && model > 400.0, "{connect} {model} {frontend}");
+        assert!(frontend < 100.0, "{connect} {model} {frontend}");
+    }
+    for line in front.log_lines(2).await {
+        assert!(line["model_ms"].as_f64().is_some_and(|model| model > 400.0), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_a_call_that_timed_out_without_a_connection_was_spent_connecting() {
+    let replica = Replica::full();
+    let front = within_timeout(&replica, "600ms");
+    for mut caller in front.both().await {
+        let reply = caller.call(post(SCORE, "x")).await;
+        reply.assert_refusal(504, "ScoringTimeout", "Scoring timeout after 600 ms.");
+        let [connect, model, frontend] = timing(&reply);
+        assert!(connect > 550.0 && model < 0.001 && frontend < 50.0, "{connect} {model} {frontend}");
+    }
+    for line in front.log_lines(2).await {
+        assert!(line["connect_ms"].as_f64().is_some_and(|connect| connect > 550.0), "{line}");
+        assert_eq!(line.get("model_ms"), None, "there was none: {line}");
     }
 }

@@ -8,7 +8,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use tokio::task::JoinSet;
 
-use crate::support::{CNAME, Environment, Front, Gate, Replica, SCORE, Step, Wire, ok, score};
+use crate::support::{CNAME, Environment, Front, Gate, Replica, SCORE, Step, Wire, get, ok, score};
 
 fn head(fields: &str) -> String {
     format!("POST {SCORE} HTTP/1.1\r\nHost: {CNAME}\r\n{fields}\r\n")
@@ -178,6 +178,29 @@ async fn too_many_fields_are_refused_with_the_limit() {
 }
 
 #[tokio::test]
+async fn too_many_fields_over_http_2_are_refused_with_the_limit_too() {
+    let replica = Replica::echo();
+    let front = Environment::iris(&[&replica]).start();
+    let mut caller = front.http2().await;
+    let with_fields = |fields: usize, names: usize| {
+        let mut request = get(SCORE);
+        for field in 0..fields {
+            let name: http::HeaderName = format!("x-{}", field % names).parse().expect("a name");
+            request.headers_mut().append(name, http::HeaderValue::from_static("1"));
+        }
+        request
+    };
+    let message = "The request has more than the limit of 100 header fields.";
+    for (fields, names) in [(101, 1), (101, 101), (901, 1), (901, 901)] {
+        let reply = caller.call(with_fields(fields, names)).await;
+        reply.assert_refusal(431, "HeadersTooLarge", message);
+    }
+    assert_eq!(replica.state().connections, 0);
+    assert_eq!(caller.call(with_fields(100, 1)).await.status, 200, "the connection goes on");
+    assert_eq!(replica.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_head_that_is_too_large_is_refused_with_the_limit() {
     let replica = Replica::echo();
     let front = Environment::iris(&[&replica]).start();
@@ -241,6 +264,28 @@ async fn requests_in_a_pipeline_are_answered_in_order() {
     let reply = wire.reply().await;
     assert_eq!((reply.text(), reply.field("connection")), ("again", Some("close")));
     wire.closed().await;
+}
+
+#[tokio::test]
+async fn requests_in_a_pipeline_that_need_no_replica_are_answered_in_order_before_one_that_does() {
+    let replica = Replica::echo();
+    let front = Environment::iris(&[&replica]).start();
+    let unknown = |name: &str, body: &str| {
+        let length = body.len();
+        format!("POST /api/v1/service/{name}/score HTTP/1.1\r\nHost: {CNAME}\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    // Bodies that nobody wants must not get in the way of what follows; those without one end at their heads.
+    for body in ["", "four"] {
+        let mut wire = front.wire().await;
+        wire.send(["rose", "lily", "tulip"].map(|name| unknown(name, body)).concat() + GOOD).await;
+        for name in ["rose", "lily", "tulip"] {
+            let reply = wire.reply().await;
+            reply.assert_refusal(404, "ServiceNotFound", &format!("No such service: {name}."));
+            assert_eq!(reply.field("connection"), None);
+        }
+        assert_eq!(wire.reply().await.text(), "good");
+    }
+    assert_eq!(replica.requests().len(), 2);
 }
 
 #[tokio::test]

@@ -205,3 +205,26 @@ async fn a_call_whose_body_has_begun_is_not_lost_when_the_first_replica_refuses(
         }
     }
 }
+
+#[tokio::test]
+async fn a_replica_that_speaks_http_1_0_gets_the_next_call_and_all_of_its_body_on_a_new_connection() {
+    let old = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi".to_vec();
+    for http2 in [false, true] {
+        let replica = Replica::in_turn([vec![Step::ReadBody, Step::Send(old.clone())], vec![Step::Echo]]);
+        let front = Environment::iris(&[&replica]).start();
+        let mut caller = if http2 { front.http2().await } else { front.http1().await };
+        assert_eq!(caller.call(post(SCORE, "x")).await.text(), "hi");
+
+        let (parts, body) = channel();
+        let upload = async move {
+            for part in ["one", "two"] {
+                parts.send(Ok(part.into())).await.expect("taken");
+            }
+        };
+        let (reply, ()) = tokio::join!(caller.call(request(http::Method::POST, SCORE, body)), upload);
+        assert_eq!((reply.status, reply.text()), (200, "onetwo"));
+        let seen = &replica.requests()[1];
+        assert_eq!((seen.connection, seen.field("transfer-encoding")), (2, Some("chunked")));
+        assert!(seen.line().ends_with(" HTTP/1.1"), "{}", seen.head);
+    }
+}

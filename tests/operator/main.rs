@@ -12,5 +12,6 @@ mod harness;
 mod check;
 mod clients;
 mod demo;
+mod idling;
 mod replica;
 mod serve;

@@ -102,6 +102,83 @@ fn a_front_end_asked_to_stop_is_not_ready_but_takes_calls_until_the_grace_is_ove
     assert_eq!(front_end.curl("iris/score", &[&["--http2"], CALL].concat()).status, 200);
 }
 
+/// One that sends its request at once, over a connection of its own, and what came back: all of it, or how it ended.
+fn call_once(front_end: &FrontEnd) -> std::io::Result<TcpStream> {
+    let mut caller = TcpStream::connect(front_end.http)?;
+    caller.set_read_timeout(Some(PATIENCE))?;
+    caller.write_all(b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+    Ok(caller)
+}
+
+fn told(mut caller: TcpStream) -> std::io::Result<String> {
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).map(|_| answer)
+}
+
+#[test]
+fn whoever_stands_in_the_queue_when_a_stop_is_asked_for_is_answered() {
+    const QUEUE: usize = 600;
+
+    let environment = Environment::new().set("tls.status", "Disabled").set("frontend.threads", 1);
+    let front_end = environment.serve();
+    // While it stands still the kernel completes their connections, and nobody accepts them.
+    front_end.process.signal(Signal::STOP);
+    let callers: Vec<_> = (0..QUEUE).map(|_| call_once(&front_end).expect("connect")).collect();
+    front_end.process.signal(Signal::TERM);
+    front_end.process.signal(Signal::CONT);
+    for (index, caller) in callers.into_iter().enumerate() {
+        let answer = told(caller).unwrap_or_else(|error| panic!("caller {index}: {error}"));
+        assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with('}'), "caller {index}: {answer:?}");
+    }
+    assert_eq!(front_end.process.exit_code(), Some(0));
+    assert_eq!(front_end.access.wait_for_end().len(), QUEUE);
+}
+
+#[test]
+fn callers_who_keep_coming_during_a_stop_are_all_answered_or_not_taken() {
+    const CALLERS: usize = 8;
+
+    let environment = Environment::new().set("tls.status", "Disabled").set("frontend.drain_grace", "300ms");
+    let front_end = environment.serve();
+    let answered = thread::scope(|scope| {
+        let callers = (0..CALLERS).map(|_| {
+            scope.spawn(|| {
+                let mut answered = 0;
+                // Until a connection is refused or, having stood in the queue of the closed socket, reset.
+                while let Ok(answer) = call_once(&front_end).and_then(told) {
+                    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with('}'), "{answer:?}");
+                    answered += 1;
+                }
+                answered
+            })
+        });
+        let callers: Vec<_> = callers.collect();
+        front_end.access.wait_for_count(300);
+        front_end.stop();
+        callers.into_iter().map(|caller| caller.join().expect("a caller")).sum::<usize>()
+    });
+    assert_eq!(front_end.process.exit_code(), Some(0));
+    // None was answered, or thought to have been, that the other side does not know of.
+    assert_eq!(front_end.access.wait_for_end().len(), answered);
+    front_end.events.wait_for("stopped; nothing was cut");
+}
+
+#[test]
+fn a_stop_takes_no_longer_because_nobody_reads_the_access_log() {
+    needs!("h2load");
+    let (reader, writer) = pipe().expect("a pipe");
+    let front_end = Environment::new().serve_as(Command::new(SCOREFRONT).arg("serve").stdout(writer));
+    // Long paths fill the lines: seven mebibytes of them.
+    let load = h2load(&front_end, &"x".repeat(1_000), &["-n8000", "-c8", "-m4"]);
+    assert_eq!(load.started, 8_000, "{}", load.output);
+    let lost = || front_end.metric("scorefront_log_lines_dropped_total");
+    eventually("as many lines to wait as can", || (lost() > 0.0).then_some(()));
+    front_end.stop();
+    // Nothing is in flight, so that there is nothing else to wait for.
+    assert_eq!(front_end.process.exit_within(Duration::from_secs(4)).code(), Some(0));
+    drop(reader);
+}
+
 /// A call that the replica will not answer in this test's time.
 fn hang(front_end: &FrontEnd) -> crate::harness::Answer {
     front_end.curl("iris/score?delay_ms=60000", &["--http1.1", "-d", "{}"])

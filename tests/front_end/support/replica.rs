@@ -107,8 +107,8 @@ pub struct State {
 pub struct Replica {
     pub address: SocketAddr,
     state: Arc<watch::Sender<State>>,
-    /// Holds the port of one that refuses.
-    _socket: Option<Socket>,
+    /// Holds the port of one that refuses or is full.
+    _sockets: Vec<Socket>,
 }
 
 impl Replica {
@@ -135,13 +135,30 @@ impl Replica {
         let listener = TcpListener::from_std(socket.into()).expect("a listener");
         let state = Arc::new(watch::Sender::new(State::default()));
         tokio::spawn(accept(listener, scripts, Arc::clone(&state)));
-        Self { address, state, _socket: None }
+        Self { address, state, _sockets: Vec::new() }
     }
 
     /// A port nobody listens on, and nobody else can take.
     pub fn refusing() -> Self {
         let socket = bound();
-        Self { address: address(&socket), state: Arc::default(), _socket: Some(socket) }
+        Self { address: address(&socket), state: Arc::default(), _sockets: vec![socket] }
+    }
+
+    /// One that takes no connection any more, since the queue of those it has not accepted is full: whoever connects
+    /// waits.
+    pub fn full() -> Self {
+        let socket = bound();
+        socket.listen(0).expect("listening");
+        let address = address(&socket);
+        let mut sockets = vec![socket];
+        for _ in 0..4 {
+            let waiting = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            waiting.set_nonblocking(true).expect("a socket");
+            // Over the loopback those who have room are connected at once; the rest wait like all who come later.
+            let _ = waiting.connect(&address.into());
+            sockets.push(waiting);
+        }
+        Self { address, state: Arc::default(), _sockets: sockets }
     }
 
     /// Waits until what it saw is as expected.

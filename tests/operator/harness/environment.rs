@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::Value;
@@ -187,6 +188,20 @@ impl FrontEnd {
         let line = status.lines().find(|line| line.starts_with(field)).expect("the field");
         let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
         kib.expect("kilobytes") * 1024
+    }
+
+    /// The CPU time it has used so far: `utime` and `stime` of `/proc/PID/stat`, in Linux's hundredths of a second.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("read");
+        // The name before it may hold spaces.
+        let (_, fields) = stat.rsplit_once(") ").expect("a name");
+        let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks"));
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
+    /// How many descriptors it has open. Unlike a metric, this is nothing the process has to work for.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("read").count()
     }
 
     /// Sends a signal and waits for the answer to it in the log.
