@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use zeroize::Zeroizing;
+
 use crate::config::{self, Cname, Config, Diagnostics};
 use crate::tls::certificate::CertificateError;
 use crate::tls::{Certificate, CertificateTable, pem};
@@ -134,12 +136,15 @@ fn warn_if_others_can_read(cname: &Cname, diagnostics: &mut Diagnostics) {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// A file's bytes, which may be a key's and are wiped when they are dropped.
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let file = File::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => "there is no such file; paths are relative to the file they are written in".to_owned(),
         _ => error.to_string(),
     })?;
-    let mut bytes = Vec::new();
+    // Room for all of it at once: growing would leave copies behind.
+    let length = file.metadata().map_or(0, |metadata| metadata.len()).min(MAX_PEM);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
     file.take(MAX_PEM + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MAX_PEM {
         return Err("is larger than any PEM file".to_owned());
