@@ -200,7 +200,7 @@ impl Framing {
         else {
             return Err(Violation::RequestLine);
         };
-        if !is_token(method) || target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
+        if !is_token(method) || !is_target(method, target) {
             return Err(Violation::RequestLine);
         }
         self.head.http_1_0 = match version {
@@ -324,6 +324,20 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().copied().all(is_token_byte)
 }
 
+/// Whether a request target has one of its four forms (RFC 9112 section 3.2), without what no URI may hold: a fragment
+/// would be cut off by one reader and kept by another.
+fn is_target(method: &[u8], target: &[u8]) -> bool {
+    let absolute = |scheme: &[u8]| {
+        target.split_at_checked(scheme.len()).is_some_and(|(start, _)| start.eq_ignore_ascii_case(scheme))
+    };
+    let form = target.starts_with(b"/")
+        || target == b"*"
+        || method == b"CONNECT"
+        || absolute(b"http://")
+        || absolute(b"https://");
+    form && target.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'<' | b'>' | b'`'))
+}
+
 /// Whether there is a control character but for tabs. Looks at every byte, so that the compiler can look at many at once.
 fn has_control(text: &[u8]) -> bool {
     text.iter().fold(false, |found, byte| found | (byte.is_ascii_control() && *byte != b'\t'))
@@ -390,6 +404,10 @@ mod tests {
             ("GET / x HTTP/1.1\r\n", Violation::RequestLine),
             ("G(T / HTTP/1.1\r\n", Violation::RequestLine),
             ("GET /\u{1} HTTP/1.1\r\n", Violation::RequestLine),
+            ("GET /a#b HTTP/1.1\r\n", Violation::RequestLine),
+            ("GET /<a> HTTP/1.1\r\n", Violation::RequestLine),
+            ("GET a HTTP/1.1\r\n", Violation::RequestLine),
+            ("GET ftp://a/ HTTP/1.1\r\n", Violation::RequestLine),
             ("GET / HTTP/1.2\r\n", Violation::Version),
             ("PRI * HTTP/2.0\r\n", Violation::Version),
             ("GET / HTTP/1.1\r\nHost : a\r\n", Violation::FieldLine),
