@@ -1,6 +1,6 @@
 //! One caller's connection: HTTP on a stream that TLS has already ended, and every wait on the caller bounded.
 //!
-//! hyper reads and writes HTTP. Around it stand a watch on the bytes ([`watched`]), which knows before hyper does
+//! hyper reads and writes HTTP. Around it stand a watch on the bytes (`watched`), which knows before hyper does
 //! when a message begins, is too large or is framed ambiguously, and one timer, which is set anew only when it
 //! rings. What a request means is the business of [`crate::scoring`].
 

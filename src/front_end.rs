@@ -1,6 +1,6 @@
 //! The running front end: binds, starts the threads, and stops them.
 //!
-//! One worker thread a CPU, each with its own runtime, listeners and connections to replicas ([`worker`]), and one
+//! One worker thread a CPU, each with its own runtime, listeners and connections to replicas (`worker`), and one
 //! control thread for everything operators ask ([`crate::admin`]). This file is the only place that knows all parts.
 
 mod worker;

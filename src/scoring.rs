@@ -1,6 +1,6 @@
 //! The way of a scoring request, top to bottom: host, route, key, limits, deployment, replica, answer.
 //!
-//! Everything a caller can do wrong becomes a [`Refusal`] here and a response in [`observe`]. Bytes of bodies only
+//! Everything a caller can do wrong becomes a [`Refusal`] here and a response in `observe`. Bytes of bodies only
 //! pass through ([`body`]); sockets are the business of [`crate::connection`] on one side and [`crate::upstream`] on
 //! the other.
 
