@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 /// The real-time scoring front end of a model-serving cluster: ends TLS for its CNAMEs and carries
-/// <https://CNAME/api/v1/service/NAME/score> to model containers.
+/// scoring calls (/api/v1/service/NAME/score) to model containers.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
