@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -23,7 +24,8 @@ use scorefront::scoring::route::Route;
 use scorefront::scoring::worker::Worker;
 use scorefront::telemetry::access::AccessLog;
 use scorefront::telemetry::metrics::Metrics;
-use scorefront::tls::{Certificate, CertificateTable};
+use scorefront::tls::pair::{Files, examine};
+use scorefront::tls::{CertificateTable, Identity};
 
 fn route(c: &mut Criterion) {
     let paths = Paths { score: "/score".into(), health: "/".into(), swagger: "/swagger.json".into() };
@@ -38,14 +40,16 @@ fn route(c: &mut Criterion) {
 fn certificates(c: &mut Criterion) {
     let key = rcgen::KeyPair::generate().expect("key");
     let pem = rcgen::CertificateParams::new(vec!["example".to_owned()]).expect("name").self_signed(&key).expect("sign");
-    let certificate = Certificate::from_pem(pem.pem().as_bytes(), key.serialize_pem().as_bytes()).expect("a pair");
-    let certificate = Arc::new(certificate);
+    let files = Files { chain: Path::new("cert.pem"), key: Path::new("key.pem") };
+    let examined = examine(pem.pem().as_bytes(), key.serialize_pem().as_bytes(), files, None, SystemTime::now());
+    let certificate = Arc::new(examined.certificate.expect("a pair"));
+    let identity = |cname: &str| Arc::new(Identity::new(cname, vec![Arc::clone(&certificate)]));
     for names in [1, 10_000] {
         let mut table = CertificateTable::default();
         for n in 0..names {
-            table.insert(&format!("cname-{n}.example.com"), Arc::clone(&certificate));
+            table.insert(identity(&format!("cname-{n}.example.com")));
         }
-        table.insert("*.models.example.com", Arc::clone(&certificate));
+        table.insert(identity("*.models.example.com"));
         let mut group = c.benchmark_group(format!("certificate among {names}"));
         group.bench_function("exact", |bencher| bencher.iter(|| table.find(black_box(Some("cname-0.example.com")))));
         group

@@ -11,8 +11,7 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use crate::config::{self, Cname, Config, Diagnostics};
-use crate::tls::certificate::CertificateError;
-use crate::tls::{Certificate, CertificateTable, pem};
+use crate::tls::{Certificate, CertificateTable, Identity, Part, Severity, pair};
 
 /// PEM files are a few kilobytes; what is larger is not one.
 const MAX_PEM: u64 = 1024 * 1024;
@@ -53,73 +52,47 @@ fn check_token(admin: &config::Admin, diagnostics: &mut Diagnostics) {
 }
 
 fn certificates(config: &Config, diagnostics: &mut Diagnostics) -> CertificateTable {
-    let mut by_name: BTreeMap<&str, Certificate> = BTreeMap::new();
+    let mut by_name: BTreeMap<&str, Vec<Arc<Certificate>>> = BTreeMap::new();
     for cname in &config.cnames {
-        let Some(certificate) = certificate(cname, diagnostics) else { continue };
-        match by_name.get_mut(cname.name.as_str()) {
-            Some(first) => first.add_alternative(certificate),
-            None => drop(by_name.insert(cname.name.as_str(), certificate)),
+        if let Some(certificate) = certificate(cname, diagnostics) {
+            by_name.entry(cname.name.as_str()).or_default().push(Arc::new(certificate));
         }
     }
     let mut table = CertificateTable::default();
-    for (name, certificate) in by_name {
-        let certificate = Arc::new(certificate);
+    for (name, certificates) in by_name {
+        let identity = Arc::new(Identity::new(name, certificates));
         if config.tls.default_cname.as_ref().is_some_and(|default| default.as_str() == name) {
-            table.set_default(Arc::clone(&certificate));
+            table.set_default(Arc::clone(&identity));
         }
-        table.insert(name, certificate);
+        table.insert(identity);
     }
     table
 }
 
 /// Opens and checks one pair; says everything that is wrong with it.
 fn certificate(cname: &Cname, diagnostics: &mut Diagnostics) -> Option<Certificate> {
-    let chain = read(&cname.cert_pem)
-        .and_then(|pem| pem::certificates(&pem).map_err(|problem| CertificateError::Chain(problem).to_string()))
-        .map_err(|problem| {
-            diagnostics.error(cname.cert_pem_at.clone(), format!("cert_pem {}: {problem}", cname.cert_pem.display()));
-        });
-    let key = read(&cname.key_pem)
-        .and_then(|pem| pem::private_key(&pem).map_err(|problem| CertificateError::Key(problem).to_string()))
-        .map_err(|problem| {
-            diagnostics.error(cname.key_pem_at.clone(), format!("key_pem {}: {problem}", cname.key_pem.display()));
-        });
-    warn_if_others_can_read(cname, diagnostics);
-
-    let certificate = match Certificate::from_parts(chain.ok()?, &key.ok()?) {
-        Ok(certificate) => certificate,
-        Err(problem) => {
-            let (key, file, at) = match problem {
-                CertificateError::Key(_) | CertificateError::UnusableKey(_) | CertificateError::Mismatch => {
-                    ("key_pem", &cname.key_pem, &cname.key_pem_at)
-                }
-                _ => ("cert_pem", &cname.cert_pem, &cname.cert_pem_at),
-            };
-            diagnostics.error(at.clone(), format!("{key} {}: {problem}", file.display()));
-            return None;
-        }
-    };
-    if let Err(problem) = certificate.check_covers(cname.name.as_str()) {
+    let chain = read(&cname.cert_pem).map_err(|problem| {
         diagnostics.error(cname.cert_pem_at.clone(), format!("cert_pem {}: {problem}", cname.cert_pem.display()));
-        return None;
+    });
+    let key = read(&cname.key_pem).map_err(|problem| {
+        diagnostics.error(cname.key_pem_at.clone(), format!("key_pem {}: {problem}", cname.key_pem.display()));
+    });
+    warn_if_others_can_read(cname, diagnostics);
+    let files = pair::Files { chain: &cname.cert_pem, key: &cname.key_pem };
+    let examined = pair::examine(&chain.ok()?, &key.ok()?, files, Some(cname.name.as_str()), SystemTime::now());
+    for finding in examined.findings {
+        let (key, file, at) = match finding.part {
+            Part::Chain => ("cert_pem", &cname.cert_pem, &cname.cert_pem_at),
+            Part::Key => ("key_pem", &cname.key_pem, &cname.key_pem_at),
+        };
+        let message = format!("{key} {}: {finding}", file.display());
+        match finding.severity {
+            Severity::Error => diagnostics.error(at.clone(), message),
+            Severity::Warning => diagnostics.warning(at.clone(), message),
+            Severity::Note => {}
+        }
     }
-    warn_if_not_valid_now(cname, &certificate, diagnostics);
-    Some(certificate)
-}
-
-fn warn_if_not_valid_now(cname: &Cname, certificate: &Certificate, diagnostics: &mut Diagnostics) {
-    let now = SystemTime::now();
-    let problem = if certificate.not_after() < now {
-        format!("expired on {}; callers will refuse it", date(certificate.not_after()))
-    } else if certificate.not_before() > now {
-        format!("is not valid before {}; callers will refuse it", date(certificate.not_before()))
-    } else {
-        return;
-    };
-    diagnostics.warning(
-        cname.cert_pem_at.clone(),
-        format!("cert_pem {}: the certificate {problem}", cname.cert_pem.display()),
-    );
+    examined.certificate
 }
 
 #[cfg(unix)]
@@ -150,8 +123,4 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
         return Err("is larger than any PEM file".to_owned());
     }
     Ok(bytes)
-}
-
-fn date(time: SystemTime) -> impl std::fmt::Display {
-    humantime::format_rfc3339_seconds(time)
 }

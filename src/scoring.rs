@@ -147,7 +147,7 @@ async fn carry(
 /// Refuses plain HTTP while TLS is enabled, and names the served certificate does not prove.
 fn check_transport(catalog: &Catalog, caller: &Caller, host: &Host<'_>, uri: &Uri) -> Result<(), Refusal> {
     match &caller.tls {
-        Some(tls) if tls.certificate.covers(&host.name) => Ok(()),
+        Some(tls) if tls.identity.covers(&host.name) => Ok(()),
         Some(_) => Err(Refusal::misdirected(&host.name)),
         None if catalog.tls_status == TlsStatus::Disabled => Ok(()),
         None => {

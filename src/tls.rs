@@ -3,9 +3,12 @@
 //! This room knows certificates and nothing of HTTP, services, configuration files or metrics: it is given a
 //! [`CertificateTable`] and gives back streams and [`HandshakeError`]s that others count and log.
 
-pub mod certificate;
-pub mod pem;
-pub mod table;
+mod certificate;
+pub mod facts;
+pub mod finding;
+pub mod pair;
+mod pem;
+mod table;
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +24,8 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 pub use certificate::Certificate;
-pub use table::CertificateTable;
+pub use finding::{Finding, Part, Severity};
+pub use table::{CertificateTable, Identity};
 
 /// What callers may agree on after the handshake, most wanted first. `http/1.0` is what `curl --http1.0` offers.
 const ALPN: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
@@ -56,8 +60,8 @@ pub enum Protocol {
 pub struct Handshake {
     /// The name asked for; absent when the caller sent none.
     pub server_name: Option<Box<str>>,
-    /// The certificate that proves who we are on this connection.
-    pub certificate: Arc<Certificate>,
+    /// Who we are on this connection.
+    pub identity: Arc<Identity>,
     pub protocol: Protocol,
     pub version: ProtocolVersion,
     pub resumed: bool,
@@ -112,7 +116,7 @@ impl Terminator {
 
         let hello = start.client_hello();
         let table = self.table.load();
-        let Some(certificate) = table.find(hello.server_name()).cloned() else {
+        let Some(identity) = table.find(hello.server_name()).cloned() else {
             let error = match hello.server_name() {
                 _ if table.is_empty() => HandshakeError::NoCertificates,
                 Some(name) => HandshakeError::UnknownName(name.into()),
@@ -130,7 +134,7 @@ impl Terminator {
         let (_, session) = stream.get_ref();
         let handshake = Handshake {
             server_name,
-            certificate,
+            identity,
             protocol: match session.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,

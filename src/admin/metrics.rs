@@ -172,9 +172,11 @@ impl Snapshot {
         }
         let mut family =
             gauge(encoder, "certificate_not_after_timestamp_seconds", "When a CNAME's certificate expires")?;
-        for (cname, certificate) in self.certificates.load().iter() {
-            let labels = [("cname", cname.as_str()), ("serial", certificate.serial())];
-            family.encode_family(&labels)?.encode_gauge(&seconds(certificate.not_after()))?;
+        for identity in self.certificates.load().iter() {
+            for certificate in identity.certificates() {
+                let labels = [("cname", identity.cname()), ("serial", certificate.serial())];
+                family.encode_family(&labels)?.encode_gauge(&seconds(certificate.not_after()))?;
+            }
         }
         Ok(())
     }

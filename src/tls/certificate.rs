@@ -1,108 +1,73 @@
-//! A chain and its key, checked to belong together and ready to be served.
+//! One chain and its key, known to belong together and ready to be served.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use rustls::SignatureAlgorithm;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::ClientHello;
-use rustls::sign::{CertifiedKey, SigningKey};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use rustls::sign::CertifiedKey;
 
-use super::pem::{self, PemError};
+use super::facts::Facts;
 
 /// A certificate that can be served, and what operators and the request path ask about it.
 #[derive(Debug)]
 pub struct Certificate {
-    /// One chain and key a signature algorithm, the cheapest for us first.
-    keys: Vec<Arc<CertifiedKey>>,
+    certified: Arc<CertifiedKey>,
     /// DNS names of the leaf's subjectAltName, lower case; a wildcard as `*.example.com`.
-    names: Vec<Box<str>>,
-    addresses: Vec<IpAddr>,
+    names: Box<[Box<str>]>,
+    addresses: Box<[IpAddr]>,
     not_before: SystemTime,
     not_after: SystemTime,
-    serial: String,
+    serial: Box<str>,
 }
 
-/// Why a pair cannot be served.
+/// Why a chain and a key are no pair.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    #[error("the certificate file {0}")]
-    Chain(PemError),
-    #[error("the key file {0}")]
-    Key(PemError),
-    #[error("the certificate file's first certificate cannot be read: {0}")]
+    #[error("cannot be read: {0}")]
     Unreadable(String),
-    #[error("the key cannot be used: {0}; make an ECDSA P-256 key: openssl ecparam -genkey -name prime256v1 -noout")]
+    #[error("cannot be used: {0}")]
     UnusableKey(String),
-    #[error(
-        "the key does not belong to the certificate (their public keys differ); compare: openssl x509 -in CERT \
-         -noout -pubkey and openssl pkey -in KEY -pubout"
-    )]
+    #[error("does not belong to the certificate: their public keys differ")]
     Mismatch,
-    #[error(
-        "the certificate has no DNS name in its subjectAltName (a common name does not count); have it reissued for {0}"
-    )]
-    NoName(String),
-    #[error("the certificate is for {names}, not for {cname}; the name must be in its subjectAltName")]
-    NotFor { cname: String, names: String },
 }
 
 impl Certificate {
-    /// Takes a chain (leaf first) and a key from PEM text and checks that they belong together.
-    ///
-    /// # Errors
-    ///
-    /// See [`CertificateError`]; the texts name no file, since the caller knows which they were.
-    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
-        let chain = pem::certificates(chain).map_err(CertificateError::Chain)?;
-        let key = pem::private_key(key).map_err(CertificateError::Key)?;
-        Self::from_parts(chain, &key)
-    }
-
-    /// The same from what has been read out of the PEM text.
+    /// Puts together a chain, leaf first, and a key.
     ///
     /// # Errors
     ///
     /// See [`CertificateError`].
-    pub fn from_parts(
+    pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: &PrivateKeyDer<'static>,
+        leaf: Facts,
     ) -> Result<Self, CertificateError> {
         let key = aws_lc_rs::sign::any_supported_type(key)
             .map_err(|error| CertificateError::UnusableKey(error.to_string()))?;
-        Self::new(chain, key)
-    }
-
-    fn new(chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Result<Self, CertificateError> {
-        let facts = chain.first().map(Facts::read).transpose()?.unwrap_or_default();
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|_| CertificateError::Mismatch)?;
         Ok(Self {
-            keys: vec![Arc::new(certified)],
-            names: facts.names,
-            addresses: facts.addresses,
-            not_before: facts.not_before,
-            not_after: facts.not_after,
-            serial: facts.serial,
+            certified: Arc::new(certified),
+            names: leaf.names.into(),
+            addresses: leaf.addresses.into(),
+            not_before: leaf.not_before,
+            not_after: leaf.not_after,
+            serial: leaf.serial.into(),
         })
     }
 
-    /// Serves `other`'s chain and key too, to callers that can verify its signature but not this one's.
-    pub fn add_alternative(&mut self, other: Self) {
-        self.not_after = self.not_after.min(other.not_after);
-        self.not_before = self.not_before.max(other.not_before);
-        self.keys.extend(other.keys);
-        // An RSA signature costs fifteen times an ECDSA one.
-        self.keys.sort_by_key(|key| key.key.algorithm() == SignatureAlgorithm::RSA);
+    /// The chain and the key as rustls takes them.
+    pub fn certified(&self) -> &Arc<CertifiedKey> {
+        &self.certified
     }
 
-    /// The chain and key for a caller: the first whose signature it says it can verify.
-    pub fn key_for(&self, hello: &ClientHello<'_>) -> Option<&Arc<CertifiedKey>> {
-        self.keys.iter().find(|key| key.key.choose_scheme(hello.signature_schemes()).is_some())
+    /// Whether it is signed for with RSA, which every caller can verify and which costs us fifteen times an ECDSA
+    /// signature.
+    pub fn is_rsa(&self) -> bool {
+        self.certified.key.algorithm() == SignatureAlgorithm::RSA
     }
 
     /// Whether this certificate proves that we are `host`: a lower-case DNS name without trailing dot, or an IP
@@ -118,23 +83,17 @@ impl Certificate {
         !self.addresses.is_empty() && host.parse().is_ok_and(|address| self.addresses.contains(&address))
     }
 
-    /// Checks that a CNAME (exact, or `*.` and a name) may be served with this certificate.
-    ///
-    /// # Errors
-    ///
-    /// [`CertificateError::NotFor`] or [`CertificateError::NoName`] when it is not among the certificate's names.
-    pub fn check_covers(&self, cname: &str) -> Result<(), CertificateError> {
-        let covered = match cname.strip_prefix("*.") {
+    /// Whether a CNAME (exact, or `*.` and a name) may be served with this certificate.
+    pub fn covers_cname(&self, cname: &str) -> bool {
+        match cname.strip_prefix("*.") {
             Some(_) => self.names.iter().any(|name| **name == *cname),
             None => self.covers(cname),
-        };
-        if covered {
-            return Ok(());
         }
-        if self.names.is_empty() {
-            return Err(CertificateError::NoName(cname.to_owned()));
-        }
-        Err(CertificateError::NotFor { cname: cname.to_owned(), names: self.names.join(", ") })
+    }
+
+    /// DNS names of the leaf's subjectAltName, lower case.
+    pub fn names(&self) -> &[Box<str>] {
+        &self.names
     }
 
     pub fn not_before(&self) -> SystemTime {
@@ -151,68 +110,19 @@ impl Certificate {
     }
 }
 
-/// What is read out of a leaf.
-struct Facts {
-    names: Vec<Box<str>>,
-    addresses: Vec<IpAddr>,
-    not_before: SystemTime,
-    not_after: SystemTime,
-    serial: String,
-}
-
-impl Default for Facts {
-    fn default() -> Self {
-        Self {
-            names: Vec::new(),
-            addresses: Vec::new(),
-            not_before: UNIX_EPOCH,
-            not_after: UNIX_EPOCH,
-            serial: String::new(),
-        }
-    }
-}
-
-impl Facts {
-    fn read(leaf: &CertificateDer<'_>) -> Result<Self, CertificateError> {
-        let (_, leaf) =
-            X509Certificate::from_der(leaf).map_err(|error| CertificateError::Unreadable(error.to_string()))?;
-        let mut facts = Self {
-            not_before: to_system_time(leaf.validity().not_before.timestamp()),
-            not_after: to_system_time(leaf.validity().not_after.timestamp()),
-            serial: leaf.raw_serial_as_string().replace(':', ""),
-            ..Self::default()
-        };
-        let alternatives =
-            leaf.subject_alternative_name().map_err(|error| CertificateError::Unreadable(error.to_string()))?;
-        for name in alternatives.iter().flat_map(|extension| &extension.value.general_names) {
-            match name {
-                GeneralName::DNSName(name) => facts.names.push(name.to_ascii_lowercase().into()),
-                GeneralName::IPAddress(octets) => facts.addresses.extend(to_address(octets)),
-                _ => {}
-            }
-        }
-        Ok(facts)
-    }
-}
-
-fn to_address(octets: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
-}
-
-/// Seconds since 1970; dates before it count as that day.
-fn to_system_time(timestamp: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(u64::try_from(timestamp).unwrap_or(0))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::tls::pair::{self, Files};
 
     /// A self-signed certificate for `names`.
     pub(crate) fn certificate(names: &[&str]) -> Arc<Certificate> {
         let (chain, key) = pair(names);
-        Arc::new(Certificate::from_pem(chain.as_bytes(), key.as_bytes()).expect("a good pair"))
+        let files = Files { chain: Path::new("cert.pem"), key: Path::new("key.pem") };
+        let examined = pair::examine(chain.as_bytes(), key.as_bytes(), files, None, SystemTime::now());
+        Arc::new(examined.certificate.expect("a good pair"))
     }
 
     fn pair(names: &[&str]) -> (String, String) {
@@ -220,13 +130,6 @@ pub(crate) mod tests {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let certificate = rcgen::CertificateParams::new(names).expect("names").self_signed(&key).expect("sign");
         (certificate.pem(), key.serialize_pem())
-    }
-
-    #[test]
-    fn a_key_of_another_certificate_is_refused() {
-        let (chain, _) = pair(&["a.example"]);
-        let (_, key) = pair(&["a.example"]);
-        assert_eq!(Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err(), CertificateError::Mismatch);
     }
 
     #[test]
@@ -238,10 +141,7 @@ pub(crate) mod tests {
         for host in ["b.example", "m.example", "x.y.m.example", ".m.example", "127.0.0.2", ""] {
             assert!(!certificate.covers(host), "{host}");
         }
-        assert!(certificate.check_covers("*.m.example").is_ok());
-        assert_eq!(
-            certificate.check_covers("b.example").unwrap_err().to_string(),
-            "the certificate is for a.example, *.m.example, not for b.example; the name must be in its subjectAltName"
-        );
+        assert!(certificate.covers_cname("*.m.example"));
+        assert!(!certificate.covers_cname("b.example"));
     }
 }

@@ -2,6 +2,7 @@
 //! own error, with the command that mends it. Nothing of a key's content is ever part of a message.
 
 use std::io;
+use std::path::Path;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_pemfile::Item;
@@ -31,6 +32,14 @@ pub enum PemError {
         "is encrypted with a password, and a front end has nobody to ask; decrypt it: openssl pkey -in FILE -out key.pem"
     )]
     EncryptedKey,
+}
+
+impl PemError {
+    /// What is wrong, the line of the file where there is one, and the command that mends it, ready to be pasted.
+    pub fn message(&self, file: &Path) -> String {
+        let _ = file;
+        self.to_string()
+    }
 }
 
 /// The certificates in `pem`, in the order they stand there; at least one.

@@ -1,36 +1,75 @@
-//! Which certificate answers for which name. A finished table never changes; a change is a new table.
+//! Who we are under which name. A finished table never changes; a change is a new table.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustls::server::ClientHello;
+use rustls::sign::CertifiedKey;
+
 use super::Certificate;
 
-/// The certificates by CNAME: the exact name first, then a wildcard over its first label, then the default.
+/// What is served for one CNAME.
+#[derive(Debug)]
+pub struct Identity {
+    cname: Box<str>,
+    /// The cheapest for us first; at least one.
+    certificates: Vec<Arc<Certificate>>,
+}
+
+impl Identity {
+    /// Serves `certificates` for `cname`, an exact name or `*.` and a name; lower case, without a trailing dot.
+    pub fn new(cname: &str, mut certificates: Vec<Arc<Certificate>>) -> Self {
+        certificates.sort_by_key(|certificate| certificate.is_rsa());
+        Self { cname: cname.into(), certificates }
+    }
+
+    /// The name it is configured under.
+    pub fn cname(&self) -> &str {
+        &self.cname
+    }
+
+    pub fn certificates(&self) -> &[Arc<Certificate>] {
+        &self.certificates
+    }
+
+    /// The chain and key for a caller: the first whose signature it says it can verify.
+    pub fn key_for(&self, hello: &ClientHello<'_>) -> Option<&Arc<CertifiedKey>> {
+        let mut keys = self.certificates.iter().map(|certificate| certificate.certified());
+        keys.find(|certified| certified.key.choose_scheme(hello.signature_schemes()).is_some())
+    }
+
+    /// Whether every certificate proves that we are `host`: a lower-case DNS name without trailing dot, or an address.
+    pub fn covers(&self, host: &str) -> bool {
+        self.certificates.iter().all(|certificate| certificate.covers(host))
+    }
+}
+
+/// Identities by CNAME: the exact name first, then a wildcard over its first label, then the default.
 #[derive(Debug, Default)]
 pub struct CertificateTable {
     /// Keys are lower case, without a trailing dot.
-    exact: HashMap<Box<str>, Arc<Certificate>>,
+    exact: HashMap<Box<str>, Arc<Identity>>,
     /// `*.models.example.com` stands here as `models.example.com`.
-    wildcard: HashMap<Box<str>, Arc<Certificate>>,
-    default: Option<Arc<Certificate>>,
+    wildcard: HashMap<Box<str>, Arc<Identity>>,
+    default: Option<Arc<Identity>>,
 }
 
 impl CertificateTable {
-    /// Serves `certificate` for `cname`, an exact name or `*.` and a name; both lower case, without a trailing dot.
-    pub fn insert(&mut self, cname: &str, certificate: Arc<Certificate>) {
-        match cname.strip_prefix("*.") {
-            Some(parent) => self.wildcard.insert(parent.into(), certificate),
-            None => self.exact.insert(cname.into(), certificate),
+    /// Serves `identity` to callers that ask for its CNAME.
+    pub fn insert(&mut self, identity: Arc<Identity>) {
+        match identity.cname().strip_prefix("*.") {
+            Some(parent) => self.wildcard.insert(parent.into(), identity),
+            None => self.exact.insert(identity.cname().into(), identity),
         };
     }
 
-    /// Serves `certificate` to callers that send no name, or one no other certificate is held for.
-    pub fn set_default(&mut self, certificate: Arc<Certificate>) {
-        self.default = Some(certificate);
+    /// Serves `identity` to callers that send no name, or one no other identity is held for.
+    pub fn set_default(&mut self, identity: Arc<Identity>) {
+        self.default = Some(identity);
     }
 
-    /// The certificate for the name a caller sent; `None` refuses the handshake.
-    pub fn find(&self, server_name: Option<&str>) -> Option<&Arc<Certificate>> {
+    /// Who we are under the name a caller sent; `None` refuses the handshake.
+    pub fn find(&self, server_name: Option<&str>) -> Option<&Arc<Identity>> {
         server_name.and_then(|name| self.find_name(name)).or(self.default.as_ref())
     }
 
@@ -38,13 +77,12 @@ impl CertificateTable {
         self.exact.is_empty() && self.wildcard.is_empty()
     }
 
-    /// Every certificate with the CNAME it is served for, the exact names first, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (String, &Arc<Certificate>)> {
-        let exact = self.exact.iter().map(|(name, certificate)| (name.to_string(), certificate));
-        exact.chain(self.wildcard.iter().map(|(parent, certificate)| (format!("*.{parent}"), certificate)))
+    /// Every identity, the exact names first, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.exact.values().chain(self.wildcard.values())
     }
 
-    fn find_name(&self, name: &str) -> Option<&Arc<Certificate>> {
+    fn find_name(&self, name: &str) -> Option<&Arc<Identity>> {
         let name = name.strip_suffix('.').unwrap_or(name);
         // Nearly every caller sends lower case: only the others pay for a copy.
         let lower;
@@ -66,36 +104,39 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tls::certificate::tests::certificate;
+
+    fn identity(cname: &str) -> Arc<Identity> {
+        Arc::new(Identity::new(cname, Vec::new()))
+    }
 
     #[test]
     fn an_exact_name_wins_over_a_wildcard_and_a_wildcard_over_the_default() {
         let mut table = CertificateTable::default();
-        let [exact, wildcard, default] = [(); 3].map(|()| certificate(&["a.example.com"]));
-        table.insert("a.example.com", Arc::clone(&exact));
-        table.insert("*.example.com", Arc::clone(&wildcard));
-        table.set_default(Arc::clone(&default));
+        table.insert(identity("a.example.com"));
+        table.insert(identity("*.example.com"));
+        table.set_default(identity("default.example.net"));
 
-        let found = |name| table.find(name).map(Arc::as_ptr);
-        assert_eq!(found(Some("a.example.com")), Some(Arc::as_ptr(&exact)));
-        assert_eq!(found(Some("A.Example.COM.")), Some(Arc::as_ptr(&exact)));
-        assert_eq!(found(Some("b.example.com")), Some(Arc::as_ptr(&wildcard)));
-        assert_eq!(found(Some("a.b.example.com")), Some(Arc::as_ptr(&default)), "a wildcard stands for one label");
-        assert_eq!(found(Some("example.com")), Some(Arc::as_ptr(&default)));
-        assert_eq!(found(None), Some(Arc::as_ptr(&default)));
+        let found = |name| table.find(name).map(|identity| identity.cname());
+        assert_eq!(found(Some("a.example.com")), Some("a.example.com"));
+        assert_eq!(found(Some("A.Example.COM.")), Some("a.example.com"));
+        assert_eq!(found(Some("b.example.com")), Some("*.example.com"));
+        assert_eq!(found(Some("a.b.example.com")), Some("default.example.net"), "a wildcard stands for one label");
+        assert_eq!(found(Some("example.com")), Some("default.example.net"));
+        assert_eq!(found(None), Some("default.example.net"));
     }
 
     /// The same choice, by looking at every entry in turn.
-    fn naive(entries: &[(String, Arc<Certificate>)], name: &str) -> Option<*const Certificate> {
+    fn naive(entries: &[Arc<Identity>], name: &str) -> Option<*const Identity> {
         let name = name.to_lowercase();
         let name = name.strip_suffix('.').unwrap_or(&name);
         let matches = |cname: &str| match cname.strip_prefix('*') {
             Some(rest) => name.strip_suffix(rest).is_some_and(|label| !label.contains('.')) && name.len() >= rest.len(),
             None => cname == name,
         };
-        let last =
-            |wildcard| entries.iter().rev().find(|(cname, _)| cname.starts_with('*') == wildcard && matches(cname));
-        last(false).or_else(|| last(true)).map(|(_, certificate)| Arc::as_ptr(certificate))
+        let last = |wildcard| {
+            entries.iter().rev().find(|entry| entry.cname().starts_with('*') == wildcard && matches(entry.cname()))
+        };
+        last(false).or_else(|| last(true)).map(Arc::as_ptr)
     }
 
     proptest! {
@@ -105,9 +146,9 @@ mod tests {
             name in r"[abAB]{1,2}(\.[abAB]{1,2}){0,4}\.?",
         ) {
             let mut table = CertificateTable::default();
-            let entries: Vec<_> = cnames.into_iter().map(|cname| (cname, certificate(&["x.example"]))).collect();
-            for (cname, certificate) in &entries {
-                table.insert(cname, Arc::clone(certificate));
+            let entries: Vec<_> = cnames.iter().map(|cname| identity(cname)).collect();
+            for entry in &entries {
+                table.insert(Arc::clone(entry));
             }
             prop_assert_eq!(table.find(Some(&name)).map(Arc::as_ptr), naive(&entries, &name));
         }
