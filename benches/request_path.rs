@@ -61,7 +61,7 @@ fn certificates(c: &mut Criterion) {
 fn header_rules(c: &mut Criterion) {
     let (config, _) = config::load(Path::new("config/one-cname.toml")).expect("the example");
     let metrics = Arc::new(Metrics::new(1, Arc::default()));
-    let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, 443, &metrics)));
+    let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, 443, &metrics, None)));
     let worker = Rc::new(Worker::new(0, catalog, metrics, AccessLog::new(None, false)));
     let caller = Rc::new(Caller::plain((Ipv4Addr::LOCALHOST, 9).into()));
     let mut fields = HeaderMap::new();

@@ -6,7 +6,7 @@ mod metrics;
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,13 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
@@ -28,7 +29,9 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use crate::config::{self, AdminListen, TlsStatus};
+use crate::environment::Token;
 use crate::listener;
+use crate::reload::{self, Stopped};
 use crate::scoring::catalog::Catalog;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
@@ -42,6 +45,8 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
+const PATHS: &str = "/livez, /readyz, /metrics, /v1/certificates and /v1/reload";
+
 /// The wait after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,17 +55,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub enum AdminError {
     #[error("listen = \"{address}\": {error}{}", listener::remedy(.error))]
     Bind { address: String, error: io::Error },
-    #[error("token_file {}: {error}", .file.display())]
-    TokenFile { file: PathBuf, error: io::Error },
-    #[error("token_file {}: is too short; write a secret of at least {} characters into it", .0.display(), config::MIN_TOKEN)]
-    ShortToken(PathBuf),
 }
 
 /// The bound listener.
 pub struct AdminListener {
     socket: ListenerSocket,
     address: AdminListen,
-    token: Option<Vec<u8>>,
 }
 
 enum ListenerSocket {
@@ -75,13 +75,12 @@ impl AdminListener {
     }
 }
 
-/// Binds the listener and reads the token.
+/// Binds the listener.
 ///
 /// # Errors
 ///
 /// See [`AdminError`].
 pub fn bind(config: &config::Admin) -> Result<AdminListener, AdminError> {
-    let token = config.token_file.as_deref().map(read_token).transpose()?;
     let (socket, address) = match &config.listen {
         AdminListen::Tcp(address) => {
             let failed = |error| AdminError::Bind { address: address.to_string(), error };
@@ -98,7 +97,7 @@ pub fn bind(config: &config::Admin) -> Result<AdminListener, AdminError> {
             (ListenerSocket::Unix(socket), AdminListen::Unix(path.clone()))
         }
     };
-    Ok(AdminListener { socket, address, token })
+    Ok(AdminListener { socket, address })
 }
 
 /// A socket that nobody listens on is what a front end leaves that was killed.
@@ -115,25 +114,24 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
     }
 }
 
-fn read_token(file: &Path) -> Result<Vec<u8>, AdminError> {
-    let text = fs::read(file).map_err(|error| AdminError::TokenFile { file: file.to_owned(), error })?;
-    let token = text.trim_ascii();
-    if token.len() < config::MIN_TOKEN { Err(AdminError::ShortToken(file.to_owned())) } else { Ok(token.to_vec()) }
-}
-
 /// What the answers are made of.
 pub struct Admin {
     pub phases: watch::Receiver<Phase>,
     pub metrics: Arc<Metrics>,
     pub certificates: SharedTable,
     pub catalog: Arc<ArcSwap<Catalog>>,
+    pub token: SharedToken,
+    pub reload: reload::Handle,
 }
+
+/// The bearer token that operators send, swapped when its file changes; `None` if none is asked for.
+pub type SharedToken = Arc<ArcSwap<Option<Token>>>;
 
 impl Admin {
     /// Answers until the front end is stopped.
     pub async fn serve(self, listener: AdminListener) {
         let mut phases = self.phases.clone();
-        let server = Rc::new(Server { admin: self, token: listener.token, room: Semaphore::new(MAX_CONNECTIONS) });
+        let server = Rc::new(Server { admin: self, room: Semaphore::new(MAX_CONNECTIONS) });
         let accept = async {
             match listener.socket {
                 ListenerSocket::Tcp(socket) => match TcpListener::from_std(socket) {
@@ -158,7 +156,6 @@ impl Admin {
 
 struct Server {
     admin: Admin,
-    token: Option<Vec<u8>>,
     room: Semaphore,
 }
 
@@ -184,7 +181,7 @@ impl Server {
     async fn serve_one<S: AsyncRead + AsyncWrite + Unpin + 'static>(&self, stream: S) {
         // Closing at once is the clearest answer when there are too many.
         let Ok(_place) = self.room.try_acquire() else { return };
-        let answer = service_fn(async |request| Ok::<_, Infallible>(self.answer(&request)));
+        let answer = service_fn(async |request| Ok::<_, Infallible>(self.answer(&request).await));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ_TIMEOUT)
@@ -193,14 +190,16 @@ impl Server {
         let _ = timeout(MAX_CONNECTION_AGE, connection).await;
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
-        if !matches!(path, "/livez" | "/readyz" | "/metrics") {
-            return text(StatusCode::NOT_FOUND, "No such path; there are /livez, /readyz and /metrics.\n");
-        }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let answer = text(StatusCode::METHOD_NOT_ALLOWED, "This path takes GET.\n");
-            return with(answer, ALLOW, "GET, HEAD");
+        let allowed = match path {
+            "/livez" | "/readyz" | "/metrics" | "/v1/certificates" => "GET, HEAD",
+            "/v1/reload" => "POST",
+            _ => return text(StatusCode::NOT_FOUND, format!("No such path; there are {PATHS}.\n")),
+        };
+        if !allowed.split(", ").any(|method| request.method() == method) {
+            let answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("This path takes {allowed}.\n"));
+            return with(answer, ALLOW, allowed);
         }
         match path {
             "/livez" => text(StatusCode::OK, "ok\n"),
@@ -213,8 +212,22 @@ impl Server {
                 let answer = text(StatusCode::UNAUTHORIZED, "Send the token as Authorization: Bearer.\n");
                 with(answer, WWW_AUTHENTICATE, "Bearer")
             }
-            _ => self.metrics(),
+            "/v1/reload" => self.reload().await.unwrap_or_else(stopping),
+            "/v1/certificates" => self.certificates().await.unwrap_or_else(stopping),
+            _ => self.metrics().await.unwrap_or_else(stopping),
         }
+    }
+
+    /// Answers when it is done, with what was taken and what was not: 422 if anything was not.
+    async fn reload(&self) -> Result<Response<Full<Bytes>>, Stopped> {
+        let report = self.admin.reload.reload().await?;
+        let status = if report.is_all_taken() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+        Ok(json(status, &report))
+    }
+
+    async fn certificates(&self) -> Result<Response<Full<Bytes>>, Stopped> {
+        let standing = self.admin.reload.standing().await?;
+        Ok(json(StatusCode::OK, &serde_json::json!({ "certificates": standing.status.certificates })))
     }
 
     fn reason_not_to_be_ready(&self) -> Option<&'static str> {
@@ -230,19 +243,42 @@ impl Server {
     }
 
     fn is_authorized(&self, request: &Request<Incoming>) -> bool {
-        let Some(token) = &self.token else { return true };
+        let token = self.admin.token.load();
+        let Some(token) = &**token else { return true };
+        // An empty one stands for a file that holds none.
+        if token.is_empty() {
+            return false;
+        }
         let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let given = given.and_then(|given| given.strip_prefix(b"Bearer "));
         given.is_some_and(|given| verify_slices_are_equal(given.trim_ascii(), token).is_ok())
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        match metrics::render(&self.admin) {
+    async fn metrics(&self) -> Result<Response<Full<Bytes>>, Stopped> {
+        let standing = self.admin.reload.standing().await?;
+        Ok(match metrics::render(&self.admin, standing) {
             Ok(body) => with(text(StatusCode::OK, body), CONTENT_TYPE, metrics::CONTENT_TYPE),
             Err(error) => {
                 tracing::error!(%error, "metrics");
                 text(StatusCode::INTERNAL_SERVER_ERROR, "The metrics could not be written.\n")
             }
+        })
+    }
+}
+
+fn stopping(error: Stopped) -> Response<Full<Bytes>> {
+    text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec_pretty(value) {
+        Ok(mut body) => {
+            body.push(b'\n');
+            with(text(status, body), CONTENT_TYPE, "application/json")
+        }
+        Err(error) => {
+            tracing::error!(%error, "JSON");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be written.\n")
         }
     }
 }

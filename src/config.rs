@@ -8,6 +8,7 @@
 pub mod defaults;
 pub mod diagnostic;
 mod file;
+mod include;
 mod protocol;
 mod resolve;
 mod source;
@@ -15,11 +16,12 @@ mod table;
 mod value;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
+pub use include::Sources;
 pub use protocol::Paths;
 pub use value::{CnamePattern, KeyHash, ReplicaAddress, ServiceName};
 
@@ -28,6 +30,7 @@ pub use value::{CnamePattern, KeyHash, ReplicaAddress, ServiceName};
 pub struct Config {
     pub frontend: Frontend,
     pub tls: Tls,
+    pub reload: Reload,
     pub cnames: Vec<Cname>,
     pub admin: Admin,
     pub limits: Limits,
@@ -49,6 +52,8 @@ pub struct Frontend {
     pub drain_grace: Duration,
     /// How long requests in flight may go on after that.
     pub drain_timeout: Duration,
+    /// The address callers reach this cluster by, which its CNAMEs have to lead to.
+    pub public_ip_address: Option<IpAddr>,
 }
 
 /// What the plain HTTP listener answers while TLS is enabled.
@@ -66,6 +71,17 @@ pub struct Tls {
     pub status: TlsStatus,
     pub min_version: TlsVersion,
     pub default_cname: Option<CnamePattern>,
+    /// The secrets that session tickets are sealed with; absent: a random one for the life of the process.
+    pub ticket_keys: Option<FilePath>,
+}
+
+/// `[reload]`: how changes of files are noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// Whether the kernel is asked to tell of changes (inotify).
+    pub watch: bool,
+    /// How often every file is looked at in any case.
+    pub poll_interval: Duration,
 }
 
 /// Whether scoring calls are carried over TLS (`Enabled`) or plain HTTP (`Disabled`).
@@ -83,16 +99,34 @@ pub enum TlsVersion {
 }
 
 /// One `[[cname]]` table: a DNS name and the PEM pair served for it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cname {
     pub name: CnamePattern,
-    /// The chain's file, leaf first; absolute, or relative to the process.
-    pub cert_pem: PathBuf,
-    pub key_pem: PathBuf,
-    /// Where `cert_pem` is written in the configuration.
-    pub cert_pem_at: Location,
-    /// Where `key_pem` is written in the configuration.
-    pub key_pem_at: Location,
+    /// Where the name is written in the configuration.
+    pub at: Location,
+    /// The chain, leaf first.
+    pub cert_pem: FilePath,
+    pub key_pem: FilePath,
+    /// The authorities of callers' certificates, which are asked for if this is there.
+    pub client_ca_pem: Option<FilePath>,
+    /// The certificates that those authorities revoked.
+    pub client_crl_pem: Option<FilePath>,
+}
+
+/// A file that the configuration names.
+#[derive(Clone, Debug)]
+pub struct FilePath {
+    /// Absolute, or relative to the process.
+    pub path: PathBuf,
+    /// Where it is written in the configuration.
+    pub at: Location,
+}
+
+impl FilePath {
+    /// As messages name it.
+    pub fn display(&self) -> std::path::Display<'_> {
+        self.path.display()
+    }
 }
 
 /// `[admin]`: the operators' own listener.
@@ -100,9 +134,7 @@ pub struct Cname {
 pub struct Admin {
     pub listen: AdminListen,
     /// A file holding the bearer token that `/metrics` asks for; always there when `listen` is not loopback or unix.
-    pub token_file: Option<PathBuf>,
-    /// Where `token_file` is written in the configuration.
-    pub token_file_at: Option<Location>,
+    pub token_file: Option<FilePath>,
 }
 
 /// Characters that a token has at least.
@@ -132,8 +164,19 @@ pub struct Limits {
     pub idle_timeout: Duration,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: defaults::MAX_CONNECTIONS,
+            tls_handshake_timeout: defaults::TLS_HANDSHAKE_TIMEOUT,
+            header_read_timeout: defaults::HEADER_READ_TIMEOUT,
+            idle_timeout: defaults::IDLE_TIMEOUT,
+        }
+    }
+}
+
 /// `[log]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     pub format: LogFormat,
     /// A filter such as `info` or `scorefront=debug`.
@@ -208,14 +251,14 @@ pub struct Replica {
 pub fn load(path: &Path) -> Result<(Config, Diagnostics), Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     match load_partly(path, &mut diagnostics) {
-        Some(config) if !diagnostics.has_errors() => Ok((config, diagnostics)),
+        (Some(config), _) if !diagnostics.has_errors() => Ok((config, diagnostics)),
         _ => Err(diagnostics),
     }
 }
 
 /// What can be made out of `path`, with stand-ins for what is wrong: good for finding more mistakes, and to be served
-/// only if `diagnostics` has no errors.
-pub fn load_partly(path: &Path, diagnostics: &mut Diagnostics) -> Option<Config> {
-    let files = file::read_with_includes(path, diagnostics);
-    resolve::resolve(path, files, diagnostics)
+/// only if `diagnostics` has no errors. The sources are those to look at again in either case.
+pub fn load_partly(path: &Path, diagnostics: &mut Diagnostics) -> (Option<Config>, Sources) {
+    let (file, sources) = file::read_with_includes(path, diagnostics);
+    (resolve::resolve(path, file, diagnostics), sources)
 }

@@ -1,126 +1,296 @@
-//! The files that are the state: configuration and certificates, opened and checked together. What comes out can be
-//! served; what cannot is said with its place and its remedy.
+//! The files that are the state: configuration, certificates, secrets. They are opened and checked together, looked at
+//! again whenever they may have changed, and what of them is good is held until something better is there.
+//!
+//! Nothing here serves, watches or waits: [`crate::reload`] says when to look, and hands on what was found.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
-use std::path::Path;
+mod configuration;
+mod file;
+mod held;
+mod identities;
+mod material;
+pub mod report;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use zeroize::Zeroizing;
+use rustls::ProtocolVersion;
 
-use crate::config::{self, Cname, Config, Diagnostics};
-use crate::tls::{Certificate, CertificateTable, Identity, Part, Severity, pair};
+use crate::config::{Cname, Config, Diagnostics, FilePath, TlsVersion};
+use crate::tls::tickets::TicketKeys;
+use crate::tls::{CertificateTable, Settings};
+use configuration::Configuration;
+use held::{Attention, Files, Held, Outcome};
+use identities::{Identities, Parts};
+use material::{AdminToken, Callers, Material, Pair, Tickets};
+use report::{Report, Status};
 
-/// PEM files are a few kilobytes; what is larger is not one.
-const MAX_PEM: u64 = 1024 * 1024;
+pub use held::PATIENCE;
+pub use material::Token;
 
-/// One cluster's state, as it is in its files.
+/// One cluster's state: what is in its files, as far as it is good.
 #[derive(Debug)]
 pub struct Environment {
-    pub config: Config,
-    pub certificates: CertificateTable,
+    configuration: Configuration,
+    pairs: Vec<Pair>,
+    callers: Vec<Callers>,
+    tickets: Option<Tickets>,
+    token: Option<AdminToken>,
+    settings: Settings,
+    identities: Identities,
 }
 
-/// Opens everything that `path` leads to. Warnings come along.
+/// Which files to look at.
+#[derive(Debug)]
+pub enum Scope {
+    /// All, from outside; those that look different are read.
+    Glance,
+    /// All, and read them.
+    Read,
+    /// Those of which a change can be seen in one of these directories.
+    Directories(HashSet<PathBuf>),
+}
+
+impl Scope {
+    /// What a change of the file or directory at `path` may concern.
+    pub fn of(path: PathBuf) -> Self {
+        let mut scope = Self::Directories(HashSet::new());
+        scope.widen(path);
+        scope
+    }
+
+    /// Adds what a change of the file or directory at `path` may concern.
+    pub fn widen(&mut self, path: PathBuf) {
+        if let Self::Directories(directories) = self {
+            directories.extend(path.parent().map(Path::to_owned));
+            directories.insert(path);
+        }
+    }
+}
+
+/// Opens everything that `path` leads to. What is wrong with certificates and secrets is said, and is no reason to
+/// refuse: those that are good can be served.
 ///
 /// # Errors
 ///
-/// Everything that is wrong in any of the files.
+/// Everything that is wrong in any of the files, if the configuration is.
 pub fn open(path: &Path) -> Result<(Environment, Diagnostics), Diagnostics> {
     let mut diagnostics = Diagnostics::default();
-    let Some(config) = config::load_partly(path, &mut diagnostics) else { return Err(diagnostics) };
-    // Also when the configuration has errors already: one run shows all there are.
-    let certificates = certificates(&config, &mut diagnostics);
-    check_token(&config.admin, &mut diagnostics);
-    if diagnostics.has_errors() {
+    let Some(configuration) = Configuration::open(path, &mut diagnostics) else { return Err(diagnostics) };
+    let is_refused = diagnostics.has_errors();
+    let Ok(tickets) = TicketKeys::random() else {
+        diagnostics.error(configuration.start(), "the system has no random bytes to give");
+        return Err(diagnostics);
+    };
+    let settings = Settings::new(oldest(configuration.current()), Arc::new(tickets));
+    let mut environment = Environment {
+        configuration,
+        pairs: Vec::new(),
+        callers: Vec::new(),
+        tickets: None,
+        token: None,
+        settings,
+        identities: Identities::default(),
+    };
+    environment.follow_configuration();
+    // Also when the configuration is refused: one run shows all that is wrong.
+    let settings = environment.settings.clone();
+    for material in environment.materials_mut() {
+        material.look(Attention::Read, &settings, &mut diagnostics);
+    }
+    for trouble in environment.materials_mut().filter_map(|material| material.files_mut().trouble_mut()) {
+        diagnostics.extend(trouble.told().clone());
+    }
+    if is_refused {
         return Err(diagnostics);
     }
-    Ok((Environment { config, certificates }, diagnostics))
+    environment.apply(&mut diagnostics);
+    Ok((environment, diagnostics))
 }
 
-/// The admin listener reads it when it starts, which is too late to be told.
-fn check_token(admin: &config::Admin, diagnostics: &mut Diagnostics) {
-    let (Some(file), Some(at)) = (&admin.token_file, &admin.token_file_at) else { return };
-    let problem = match read(file) {
-        Ok(token) if token.trim_ascii().len() >= config::MIN_TOKEN => return,
-        Ok(_) => format!("is too short; write a secret of at least {} characters into it", config::MIN_TOKEN),
-        Err(problem) => problem,
-    };
-    diagnostics.error(at.clone(), format!("token_file {}: {problem}", file.display()));
-}
-
-fn certificates(config: &Config, diagnostics: &mut Diagnostics) -> CertificateTable {
-    let mut by_name: BTreeMap<&str, Vec<Arc<Certificate>>> = BTreeMap::new();
-    for cname in &config.cnames {
-        if let Some(certificate) = certificate(cname, diagnostics) {
-            by_name.entry(cname.name.as_str()).or_default().push(Arc::new(certificate));
-        }
+impl Environment {
+    pub fn config(&self) -> &Arc<Config> {
+        self.configuration.current()
     }
-    let mut table = CertificateTable::default();
-    for (name, certificates) in by_name {
-        let identity = Arc::new(Identity::new(name, certificates));
-        if config.tls.default_cname.as_ref().is_some_and(|default| default.as_str() == name) {
-            table.set_default(Arc::clone(&identity));
-        }
-        table.insert(identity);
-    }
-    table
-}
 
-/// Opens and checks one pair; says everything that is wrong with it.
-fn certificate(cname: &Cname, diagnostics: &mut Diagnostics) -> Option<Certificate> {
-    let chain = read(&cname.cert_pem).map_err(|problem| {
-        diagnostics.error(cname.cert_pem_at.clone(), format!("cert_pem {}: {problem}", cname.cert_pem.display()));
-    });
-    let key = read(&cname.key_pem).map_err(|problem| {
-        diagnostics.error(cname.key_pem_at.clone(), format!("key_pem {}: {problem}", cname.key_pem.display()));
-    });
-    warn_if_others_can_read(cname, diagnostics);
-    let files = pair::Files { chain: &cname.cert_pem, key: &cname.key_pem };
-    let examined = pair::examine(&chain.ok()?, &key.ok()?, files, Some(cname.name.as_str()), SystemTime::now());
-    for finding in examined.findings {
-        let (key, file, at) = match finding.part {
-            Part::Chain => ("cert_pem", &cname.cert_pem, &cname.cert_pem_at),
-            Part::Key => ("key_pem", &cname.key_pem, &cname.key_pem_at),
+    /// The certificates that can be served, by name.
+    pub fn table(&self) -> CertificateTable {
+        self.identities.table(self.config().tls.default_cname.as_ref())
+    }
+
+    /// The bearer token of the admin API; `None` if for nothing. An empty token fits nobody.
+    pub fn token(&self) -> Option<Token> {
+        self.token.as_ref().map(|token| token.held.value().cloned().unwrap_or_default())
+    }
+
+    /// Looks whether the files hold something new, and holds it if it is good. What is unchanged is in the report only
+    /// if all files were read.
+    pub fn look(&mut self, scope: &Scope, remarks: &mut Diagnostics) -> Report {
+        let attention = if matches!(scope, Scope::Read) { Attention::Read } else { Attention::Glance };
+        let mut scope = scope;
+        let config = match scope {
+            Scope::Directories(directories)
+                if !self.configuration.directories().any(|one| directories.contains(&one)) =>
+            {
+                Outcome::Unchanged
+            }
+            _ => self.configuration.look(attention, remarks),
         };
-        let message = format!("{key} {}: {finding}", file.display());
-        match finding.severity {
-            Severity::Error => diagnostics.error(at.clone(), message),
-            Severity::Warning => diagnostics.warning(at.clone(), message),
-            Severity::Note => {}
+        if config == Outcome::Taken {
+            self.follow_configuration();
+            // It may name files that were never looked at.
+            scope = &Scope::Glance;
+        }
+        let settings = self.settings.clone();
+        let mut look = |material: &mut dyn Material| {
+            let is_concerned = match scope {
+                Scope::Directories(changed) => material.files().directories().iter().any(|one| changed.contains(one)),
+                Scope::Glance | Scope::Read => true,
+            };
+            if is_concerned { material.look(attention, &settings, remarks) } else { Outcome::Unchanged }
+        };
+        let pairs: Vec<_> = self.pairs.iter_mut().map(|pair| look(pair)).collect();
+        let others: Vec<_> = self.others_mut().map(look).collect();
+        if config == Outcome::Taken || pairs.iter().chain(&others).any(|outcome| *outcome == Outcome::Taken) {
+            self.apply(remarks);
+        }
+        Report::new(self, config, &pairs, &others, attention == Attention::Read)
+    }
+
+    /// Every directory in which a change can be seen.
+    pub fn directories(&self) -> HashSet<PathBuf> {
+        let materials = self.materials().flat_map(|material| material.files().directories().iter().cloned());
+        materials.chain(self.configuration.directories()).collect()
+    }
+
+    /// Whether something may come of looking again soon.
+    pub fn is_unsettled(&self) -> bool {
+        self.files().any(Files::are_unsettled)
+    }
+
+    /// What is wrong with the files and was not told before, once it was wrong long enough.
+    pub fn tell_troubles(&mut self) -> Vec<Diagnostics> {
+        let tell = |files: &mut Files| files.trouble_mut().and_then(|trouble| trouble.tell().cloned());
+        let mut told: Vec<_> = tell(self.configuration.files_mut()).into_iter().collect();
+        told.extend(self.materials_mut().filter_map(|material| tell(material.files_mut())));
+        told
+    }
+
+    /// How things stand.
+    pub fn status(&self) -> Status {
+        Status::of(self)
+    }
+
+    fn materials(&self) -> impl Iterator<Item = &dyn Material> {
+        let pairs = self.pairs.iter().map(|pair| pair as &dyn Material);
+        pairs.chain(self.others())
+    }
+
+    /// All that is held but certificates.
+    fn others(&self) -> impl Iterator<Item = &dyn Material> {
+        let callers = self.callers.iter().map(|callers| callers as &dyn Material);
+        let tickets = self.tickets.iter().map(|tickets| tickets as &dyn Material);
+        let token = self.token.iter().map(|token| token as &dyn Material);
+        callers.chain(tickets).chain(token)
+    }
+
+    fn materials_mut(&mut self) -> impl Iterator<Item = &mut dyn Material> {
+        let pairs = self.pairs.iter_mut().map(|pair| pair as &mut dyn Material);
+        let callers = self.callers.iter_mut().map(|callers| callers as &mut dyn Material);
+        let tickets = self.tickets.iter_mut().map(|tickets| tickets as &mut dyn Material);
+        let token = self.token.iter_mut().map(|token| token as &mut dyn Material);
+        pairs.chain(callers).chain(tickets).chain(token)
+    }
+
+    fn others_mut(&mut self) -> impl Iterator<Item = &mut dyn Material> {
+        let pairs = self.pairs.len();
+        self.materials_mut().skip(pairs)
+    }
+
+    fn files(&self) -> impl Iterator<Item = &Files> {
+        std::iter::once(self.configuration.files()).chain(self.materials().map(|material| material.files()))
+    }
+
+    /// Holds what the configuration names, and keeps what it named before.
+    fn follow_configuration(&mut self) {
+        let config = Arc::clone(self.config());
+        let pairs = std::mem::take(&mut self.pairs).into_iter();
+        let mut known: HashMap<_, _> =
+            pairs.map(|pair| ((pair.cname.name.clone(), pair_files(&pair.cname)), pair)).collect();
+        self.pairs = Vec::with_capacity(config.cnames.len());
+        for cname in &config.cnames {
+            let files = pair_files(cname);
+            let known = known.remove(&(cname.name.clone(), files.clone()));
+            let held = known.map_or_else(|| Held::new(files), |pair| pair.held);
+            self.pairs.push(Pair::new(cname.clone(), held));
+        }
+
+        let callers = std::mem::take(&mut self.callers).into_iter();
+        let mut known: HashMap<_, _> = callers.map(|callers| (caller_files(&callers.cname), callers)).collect();
+        let mut seen = HashSet::new();
+        for cname in config.cnames.iter().filter(|cname| cname.client_ca_pem.is_some()) {
+            let files = caller_files(cname);
+            if seen.insert(files.clone()) {
+                let known = known.remove(&files);
+                let held = known.map_or_else(|| Held::new(files), |callers| callers.held);
+                self.callers.push(Callers { cname: cname.clone(), held });
+            }
+        }
+
+        let known = self.tickets.take().map(|tickets| tickets.held);
+        self.tickets =
+            config.tls.ticket_keys.as_ref().map(|file| Tickets { file: file.clone(), held: of(file, known) });
+        let known = self.token.take().map(|token| token.held);
+        self.token =
+            config.admin.token_file.as_ref().map(|file| AdminToken { file: file.clone(), held: of(file, known) });
+    }
+
+    /// Makes what is held into what is served.
+    fn apply(&mut self, diagnostics: &mut Diagnostics) {
+        let before = self.settings.oldest();
+        self.settings = self.settings.with_oldest(oldest(self.config()));
+        let secrets = self.tickets.as_ref().and_then(|tickets| tickets.held.value());
+        self.settings.tickets().follow(secrets.map(Vec::as_slice));
+
+        let callers: HashMap<_, _> = self
+            .callers
+            .iter()
+            .filter_map(|callers| Some((caller_files(&callers.cname), callers.held.value()?)))
+            .collect();
+        let mut wanted: BTreeMap<_, Parts> = BTreeMap::new();
+        for Pair { cname, held, .. } in &self.pairs {
+            let Some(certificate) = held.value() else { continue };
+            let callers = callers.get(&caller_files(cname)).map(|authority| (*authority).clone());
+            if cname.client_ca_pem.is_some() && callers.is_none() {
+                // Without its authorities the name would be open to everybody.
+                continue;
+            }
+            let parts = wanted.entry(cname.name.clone()).or_insert(Parts { certificates: Vec::new(), callers });
+            parts.certificates.push(Arc::clone(certificate));
+        }
+        if let Err(error) = self.identities.change_to(wanted, &self.settings, before) {
+            diagnostics.error(self.configuration.start(), format!("TLS: {error}"));
         }
     }
-    examined.certificate
 }
 
-#[cfg(unix)]
-fn warn_if_others_can_read(cname: &Cname, diagnostics: &mut Diagnostics) {
-    use std::os::unix::fs::PermissionsExt;
-
-    let Ok(metadata) = fs::metadata(&cname.key_pem) else { return };
-    if metadata.permissions().mode() & 0o007 != 0 {
-        let file = cname.key_pem.display();
-        diagnostics.warning(
-            cname.key_pem_at.clone(),
-            format!("key_pem {file}: every user of this machine can read the key; chmod o= {file}"),
-        );
-    }
+fn pair_files(cname: &Cname) -> Vec<PathBuf> {
+    vec![cname.cert_pem.path.clone(), cname.key_pem.path.clone()]
 }
 
-/// A file's bytes, which may be a key's and are wiped when they are dropped.
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let file = File::open(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => "there is no such file; paths are relative to the file they are written in".to_owned(),
-        _ => error.to_string(),
-    })?;
-    // Room for all of it at once: growing would leave copies behind.
-    let length = file.metadata().map_or(0, |metadata| metadata.len()).min(MAX_PEM);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
-    file.take(MAX_PEM + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_PEM {
-        return Err("is larger than any PEM file".to_owned());
+fn caller_files(cname: &Cname) -> Vec<PathBuf> {
+    cname.client_ca_pem.iter().chain(&cname.client_crl_pem).map(|file| file.path.clone()).collect()
+}
+
+/// What is held of `file`: what was `known` of it, if that was the file.
+fn of<T>(file: &FilePath, known: Option<Held<T>>) -> Held<T> {
+    let paths = [file.path.clone()];
+    known.filter(|held| held.files.paths() == paths).unwrap_or_else(|| Held::new(paths.into()))
+}
+
+fn oldest(config: &Config) -> ProtocolVersion {
+    match config.tls.min_version {
+        TlsVersion::V1_2 => ProtocolVersion::TLSv1_2,
+        TlsVersion::V1_3 => ProtocolVersion::TLSv1_3,
     }
-    Ok(bytes)
 }

@@ -1,7 +1,8 @@
 //! The running front end: binds, starts the threads, and stops them.
 //!
-//! One worker thread a CPU, each with its own runtime, listeners and connections to replicas (`worker`), and one
-//! control thread for everything operators ask ([`crate::admin`]). This file is the only place that knows all parts.
+//! One worker thread a CPU, each with its own runtime, listeners and connections to replicas (`worker`), one control
+//! thread for everything operators ask ([`crate::admin`]), and one that follows the files ([`crate::reload`]). This file
+//! is the only place that knows all parts.
 
 mod worker;
 
@@ -13,20 +14,21 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::ProtocolVersion;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use crate::admin::{self, Admin};
-use crate::config::{AdminListen, Limits, TlsVersion};
+use crate::admin::{self, Admin, SharedToken};
+use crate::config::{AdminListen, Config};
 use crate::environment::Environment;
+use crate::environment::report::Report;
 use crate::listener;
+use crate::reload;
 use crate::scoring::catalog::Catalog;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LineWriter;
-use crate::tls::Terminator;
+use crate::tls::{SharedTable, Terminator};
 
 /// Why the front end did not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +38,6 @@ pub enum StartError {
     // Said whole, hence no source: `{:#}` would say it again.
     #[error("admin.{0}")]
     Admin(admin::AdminError),
-    #[error("TLS: {0}")]
-    Tls(rustls::Error),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
 }
@@ -68,6 +68,8 @@ pub struct FrontEnd {
     workers_alive: mpsc::Receiver<()>,
     workers: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
+    reload: Option<(reload::Handle, JoinHandle<()>)>,
+    config: Arc<ArcSwap<Config>>,
 }
 
 impl FrontEnd {
@@ -77,7 +79,7 @@ impl FrontEnd {
     ///
     /// See [`StartError`]; nothing is left running.
     pub fn start(environment: Environment, metrics: Arc<Metrics>, access: AccessOutput) -> Result<Self, StartError> {
-        let Environment { config, certificates } = environment;
+        let config = Arc::clone(environment.config());
         let threads = metrics.threads.len();
         let bind =
             |key, address| listener::bind(address, threads).map_err(|error| StartError::Bind { key, address, error });
@@ -89,17 +91,23 @@ impl FrontEnd {
         let admin_listener = admin::bind(&config.admin).map_err(StartError::Admin)?;
         let bound = Bound { https, http, admin: admin_listener.address() };
 
-        let certificates = Arc::new(ArcSwap::from_pointee(certificates));
-        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, https.port(), &metrics)));
-        let oldest = match config.tls.min_version {
-            TlsVersion::V1_2 => ProtocolVersion::TLSv1_2,
-            TlsVersion::V1_3 => ProtocolVersion::TLSv1_3,
-        };
-        let terminator = Terminator::new(Arc::clone(&certificates), oldest).map_err(StartError::Tls)?;
+        let certificates = Arc::new(ArcSwap::from_pointee(environment.table()));
+        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, https.port(), &metrics, None)));
+        let token = Arc::new(ArcSwap::from_pointee(environment.token()));
+        let terminator = Terminator::new(Arc::clone(&certificates));
 
         let (phase, phases) = watch::channel(Phase::Running);
         let (alive, workers_alive) = mpsc::channel(1);
-        let mut front_end = Self { bound, phase, workers_alive, workers: Vec::new(), control: None };
+        let shared_config = Arc::new(ArcSwap::from(Arc::clone(&config)));
+        let mut front_end = Self {
+            bound,
+            phase,
+            workers_alive,
+            workers: Vec::new(),
+            control: None,
+            reload: None,
+            config: Arc::clone(&shared_config),
+        };
         let mut http_listeners = http_listeners.into_iter();
         for (index, https) in https_listeners.into_iter().enumerate() {
             let setup = worker::Setup {
@@ -110,24 +118,48 @@ impl FrontEnd {
                 catalog: Arc::clone(&catalog),
                 metrics: Arc::clone(&metrics),
                 access: access.clone(),
-                limits: Limits {
-                    max_connections: config.limits.max_connections.div_ceil(threads),
-                    ..config.limits.clone()
-                },
                 phases: phases.clone(),
                 _alive: alive.clone(),
             };
             front_end.workers.push(start_thread(format!("worker-{index}"), |runtime| worker::run(runtime, setup))?);
         }
-        let admin = Admin { phases, metrics, certificates, catalog };
+        let published = Published {
+            https_port: https.port(),
+            metrics: Arc::clone(&metrics),
+            config: shared_config,
+            certificates: Arc::clone(&certificates),
+            catalog: Arc::clone(&catalog),
+            token: Arc::clone(&token),
+        };
+        let reload = front_end.start_reload(environment, published)?;
+        let admin = Admin { phases, metrics, certificates, catalog, token, reload };
         front_end.control = Some(start_thread("control".to_owned(), |runtime| {
             runtime.block_on(admin.serve(admin_listener));
         })?);
         Ok(front_end)
     }
 
+    fn start_reload(&mut self, environment: Environment, published: Published) -> Result<reload::Handle, StartError> {
+        let publish = move |environment: &Environment| published.follow(environment);
+        let (handle, thread) = reload::start(environment, publish).map_err(StartError::Thread)?;
+        self.reload = Some((handle.clone(), thread));
+        Ok(handle)
+    }
+
     pub fn bound(&self) -> &Bound {
         &self.bound
+    }
+
+    /// `drain_grace` and `drain_timeout` as they are configured now.
+    pub fn drain_times(&self) -> (Duration, Duration) {
+        let frontend = &self.config.load().frontend;
+        (frontend.drain_grace, frontend.drain_timeout)
+    }
+
+    /// Reads every file and takes what is good; absent once the front end stops.
+    pub async fn reload(&self) -> Option<Report> {
+        let (handle, _) = self.reload.as_ref()?;
+        handle.reload().await.ok()
     }
 
     /// No longer ready, but connections are still taken.
@@ -147,6 +179,10 @@ impl FrontEnd {
     /// Ends every thread at once.
     fn join(&mut self) {
         self.phase.send_replace(Phase::Stopped);
+        if let Some((handle, thread)) = self.reload.take() {
+            handle.stop();
+            let _ = thread.join();
+        }
         for thread in self.workers.drain(..).chain(self.control.take()) {
             // A panic has been reported by the thread that had it.
             let _ = thread.join();
@@ -157,6 +193,30 @@ impl FrontEnd {
 impl Drop for FrontEnd {
     fn drop(&mut self) {
         self.join();
+    }
+}
+
+/// What threads share of the files' state, and how it is replaced.
+struct Published {
+    https_port: u16,
+    metrics: Arc<Metrics>,
+    config: Arc<ArcSwap<Config>>,
+    certificates: SharedTable,
+    catalog: Arc<ArcSwap<Catalog>>,
+    token: SharedToken,
+}
+
+impl Published {
+    fn follow(&self, environment: &Environment) {
+        // Names come before the services that are called by them.
+        self.certificates.store(Arc::new(environment.table()));
+        self.token.store(Arc::new(environment.token()));
+        let config = environment.config();
+        if !Arc::ptr_eq(&self.config.load(), config) {
+            self.config.store(Arc::clone(config));
+            let before = self.catalog.load_full();
+            self.catalog.store(Arc::new(Catalog::new(config, self.https_port, &self.metrics, Some(&before))));
+        }
     }
 }
 

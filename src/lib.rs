@@ -23,6 +23,7 @@ pub mod demo;
 pub mod environment;
 pub mod front_end;
 pub mod listener;
+pub mod reload;
 pub mod scoring;
 pub mod shutdown;
 pub mod telemetry;

@@ -144,11 +144,17 @@ async fn carry(
     Ok(to_caller(answer, deployment, timeout, alarm))
 }
 
-/// Refuses plain HTTP while TLS is enabled, and names the served certificate does not prove.
+/// Refuses plain HTTP while TLS is enabled, names the served certificate does not prove, and names for which the caller
+/// had to show a certificate and did not on this connection.
 fn check_transport(catalog: &Catalog, caller: &Caller, host: &Host<'_>, uri: &Uri) -> Result<(), Refusal> {
     match &caller.tls {
-        Some(tls) if tls.identity.covers(&host.name) => Ok(()),
-        Some(_) => Err(Refusal::misdirected(&host.name)),
+        Some(tls) if !tls.identity.covers(&host.name) => Err(Refusal::misdirected(&host.name)),
+        Some(tls) => match catalog.guard(&host.name) {
+            Some(cname) if tls.caller.is_none() || tls.identity.cname() != cname.as_str() => {
+                Err(Refusal::certificate_required(&host.name))
+            }
+            _ => Ok(()),
+        },
         None if catalog.tls_status == TlsStatus::Disabled => Ok(()),
         None => {
             let host = if host.name.contains(':') { format!("[{}]", host.name) } else { host.name.to_string() };

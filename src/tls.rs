@@ -4,20 +4,22 @@
 //! [`CertificateTable`] and gives back streams and [`HandshakeError`]s that others count and log.
 
 mod certificate;
+pub mod client_authority;
 pub mod facts;
 pub mod finding;
+mod identity;
 pub mod pair;
-mod pem;
+pub mod pem;
 mod table;
+pub mod tickets;
 
 use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::crypto::aws_lc_rs;
-use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use rustls::{HandshakeKind, ProtocolVersion, ServerConfig, SupportedProtocolVersion, version};
+use rustls::pki_types::CertificateDer;
+use rustls::server::Acceptor;
+use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
@@ -25,14 +27,8 @@ use tokio_rustls::server::TlsStream;
 
 pub use certificate::Certificate;
 pub use finding::{Finding, Part, Severity};
-pub use table::{CertificateTable, Identity};
-
-/// What callers may agree on after the handshake, most wanted first. `http/1.0` is what `curl --http1.0` offers.
-const ALPN: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
-
-/// Tickets sent after a TLS 1.3 handshake. Ours are stateless and may be used again, so one is enough, and each more
-/// costs an encryption and some 200 bytes on every handshake.
-const TLS13_TICKETS: usize = 1;
+pub use identity::{Identity, Settings};
+pub use table::{CertificateTable, NameTable};
 
 /// A fatal `unrecognized_name` alert as a plaintext record: the answer to a name no certificate is held for
 /// (RFC 6066 section 3; codes in RFC 8446 section 6).
@@ -41,11 +37,9 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// The certificates of the process, swapped whole when they change.
 pub type SharedTable = Arc<ArcSwap<CertificateTable>>;
 
-/// Ends TLS on accepted connections. Clones share one configuration and one ticket key for the life of the process,
-/// so that a change of certificates loses no session.
+/// Ends TLS on accepted connections, with what the table holds at that instant.
 #[derive(Clone)]
 pub struct Terminator {
-    config: Arc<ServerConfig>,
     table: SharedTable,
 }
 
@@ -65,6 +59,8 @@ pub struct Handshake {
     pub protocol: Protocol,
     pub version: ProtocolVersion,
     pub resumed: bool,
+    /// The caller's own certificate, which was verified; there if the identity asks for one.
+    pub caller: Option<CertificateDer<'static>>,
 }
 
 /// Why no connection came of it. Nothing here is our fault; the caller got an alert where the protocol has one.
@@ -76,6 +72,8 @@ pub enum HandshakeError {
     UnknownName(Box<str>),
     #[error("the caller named no server (SNI) and there is no default_cname")]
     NoName,
+    #[error("the caller's certificate: {0}")]
+    CallerCertificate(rustls::Error),
     #[error("{0}")]
     Protocol(rustls::Error),
     #[error("connection lost: {0}")]
@@ -83,27 +81,8 @@ pub enum HandshakeError {
 }
 
 impl Terminator {
-    /// Prepares TLS with the protocol versions from `oldest` on.
-    ///
-    /// # Errors
-    ///
-    /// The cryptographic library failed to make a ticket key.
-    pub fn new(table: SharedTable, oldest: ProtocolVersion) -> Result<Self, rustls::Error> {
-        const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
-        const ONLY_1_3: &[&SupportedProtocolVersion] = &[&version::TLS13];
-        let versions = if oldest == ProtocolVersion::TLSv1_3 { ONLY_1_3 } else { BOTH };
-
-        // rustls' own suites are ECDHE with AEAD only; with `prefer-post-quantum` its first group is X25519MLKEM768.
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(versions)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Resolver(Arc::clone(&table))));
-        config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
-        config.ticketer = aws_lc_rs::Ticketer::new()?;
-        config.send_tls13_tickets = TLS13_TICKETS;
-        // Tickets carry all there is to resume; a cache beside them would be a lock that all threads share.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self { config: Arc::new(config), table })
+    pub fn new(table: SharedTable) -> Self {
+        Self { table }
     }
 
     /// Carries out the handshake. Bound it in time: it waits for the caller.
@@ -130,7 +109,8 @@ impl Terminator {
         let server_name = hello.server_name().map(Box::from);
         drop(table);
 
-        let stream = start.into_stream(Arc::clone(&self.config)).await.map_err(HandshakeError::from_io)?;
+        let stream = start.into_stream(identity.config()).await.map_err(HandshakeError::from_io)?;
+        identity.count_handshake();
         let (_, session) = stream.get_ref();
         let handshake = Handshake {
             server_name,
@@ -141,6 +121,7 @@ impl Terminator {
             },
             version: session.protocol_version().unwrap_or(ProtocolVersion::TLSv1_2),
             resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+            caller: session.peer_certificates().and_then(<[_]>::first).map(|leaf| leaf.clone().into_owned()),
         };
         Ok((stream, handshake))
     }
@@ -150,19 +131,11 @@ impl HandshakeError {
     /// tokio-rustls hands rustls' errors on inside `io::Error`.
     fn from_io(error: io::Error) -> Self {
         match error.downcast::<rustls::Error>() {
+            Ok(error @ (rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_))) => {
+                Self::CallerCertificate(error)
+            }
             Ok(error) => Self::Protocol(error),
             Err(error) => Self::Io(error),
         }
-    }
-}
-
-/// Answers rustls out of the table that is current at that instant.
-#[derive(Debug)]
-struct Resolver(SharedTable);
-
-impl ResolvesServerCert for Resolver {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let table = self.0.load();
-        table.find(hello.server_name())?.key_for(&hello).cloned()
     }
 }

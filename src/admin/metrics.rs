@@ -1,6 +1,7 @@
 //! The figures of [`Metrics`] in Prometheus' words: base units, `_total` for counters, and few labels, each of them
 //! bounded by the configuration. docs/metrics.md lists them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,11 +13,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::Admin;
+use crate::reload::Standing;
 use crate::scoring::catalog::Catalog;
 use crate::scoring::error::Code;
 use crate::telemetry::cell::{BOUNDS_MICROS, Counter, Histogram, Total};
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics, RequestMetrics, ThreadMetrics};
-use crate::tls::SharedTable;
 
 /// `OpenMetrics`, which Prometheus asks for.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -24,11 +25,11 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The document as it is now.
-pub(super) fn render(admin: &Admin) -> Result<String, fmt::Error> {
+pub(super) fn render(admin: &Admin, standing: Standing) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("scorefront");
     registry.register_collector(Box::new(Snapshot {
         metrics: Arc::clone(&admin.metrics),
-        certificates: Arc::clone(&admin.certificates),
+        standing,
         catalog: admin.catalog.load_full(),
     }));
     let mut text = String::new();
@@ -39,7 +40,7 @@ pub(super) fn render(admin: &Admin) -> Result<String, fmt::Error> {
 #[derive(Debug)]
 struct Snapshot {
     metrics: Arc<Metrics>,
-    certificates: SharedTable,
+    standing: Standing,
     catalog: Arc<Catalog>,
 }
 
@@ -47,6 +48,8 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.requests(&mut encoder)?;
         self.connections(&mut encoder)?;
+        self.certificates(&mut encoder)?;
+        self.reloads(&mut encoder)?;
         self.replicas(&mut encoder)?;
         self.process(&mut encoder)
     }
@@ -151,6 +154,7 @@ impl Snapshot {
             ("", "unknown_name", sum(|thread| &thread.handshakes.unknown_name)),
             ("", "no_name", sum(|thread| &thread.handshakes.no_name)),
             ("", "no_certificates", sum(|thread| &thread.handshakes.no_certificates)),
+            ("", "caller_certificate", sum(|thread| &thread.handshakes.caller_certificate)),
             ("", "protocol_error", sum(|thread| &thread.handshakes.protocol)),
             ("", "io_error", sum(|thread| &thread.handshakes.io)),
             ("", "timeout", sum(|thread| &thread.handshakes.timeout)),
@@ -170,15 +174,55 @@ impl Snapshot {
         ] {
             count(&mut family, &[("kind", kind)], n)?;
         }
-        let mut family =
-            gauge(encoder, "certificate_not_after_timestamp_seconds", "When a CNAME's certificate expires")?;
-        for identity in self.certificates.load().iter() {
-            for certificate in identity.certificates() {
-                let labels = [("cname", identity.cname()), ("serial", certificate.serial())];
-                family.encode_family(&labels)?.encode_gauge(&seconds(certificate.not_after()))?;
+        Ok(())
+    }
+
+    /// By `[[cname]]` table, so that RSA beside ECDSA has a row each; what concerns the name is the same in both.
+    fn certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let certificates = &self.standing.status.certificates;
+        let served = || certificates.iter().filter_map(|row| row.served.as_ref().map(|served| (row, served)));
+        let help = "When a CNAME's certificate expires";
+        let mut family = gauge(encoder, "certificate_not_after_timestamp_seconds", help)?;
+        for (row, served) in served() {
+            let labels = [("cname", row.cname.as_str()), ("serial", served.serial.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&seconds(served.not_after))?;
+        }
+        let mut family = gauge(encoder, "certificate_loaded_timestamp_seconds", "When it was taken from its files")?;
+        for (row, served) in served() {
+            family.encode_family(&row.labels())?.encode_gauge(&seconds(served.loaded_at))?;
+        }
+        let mut family = gauge(encoder, "certificate_generation", "How often one was taken from these files")?;
+        for row in certificates {
+            family.encode_family(&row.labels())?.encode_gauge(&as_gauge(row.generation))?;
+        }
+        let help = "1 if what the files hold is what is served";
+        let mut family = gauge(encoder, "certificate_last_reload_success", help)?;
+        for row in certificates {
+            family.encode_family(&row.labels())?.encode_gauge(&i64::from(row.last_reload_ok))?;
+        }
+        let mut family = counter(encoder, "certificate_handshakes", "Handshakes finished under a CNAME")?;
+        let mut counted = HashSet::new();
+        for (row, identity) in certificates.iter().filter_map(|row| Some((row, row.identity.as_ref()?))) {
+            // Two certificates of one name are one identity.
+            if counted.insert(&row.cname) {
+                count(&mut family, &[("cname", row.cname.as_str())], identity.handshakes())?;
             }
         }
         Ok(())
+    }
+
+    fn reloads(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let config = &self.standing.status.config;
+        let ok = i64::from(config.errors.is_empty());
+        gauge(encoder, "config_last_reload_success", "1 if what the configuration files hold is what runs")?
+            .encode_gauge(&ok)?;
+        gauge(encoder, "config_generation", "How often a configuration was taken")?
+            .encode_gauge(&as_gauge(config.generation))?;
+        gauge(encoder, "config_loaded_timestamp_seconds", "When the configuration that runs was taken")?
+            .encode_gauge(&seconds(config.taken_at))?;
+        let waiting = as_gauge(u64::try_from(self.standing.waits_for_restart.len()).unwrap_or(u64::MAX));
+        gauge(encoder, "config_waits_for_restart", "Settings whose new value holds after a restart only")?
+            .encode_gauge(&waiting)
     }
 
     fn replicas(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -32,9 +32,9 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.configuration.file();
     let (diagnostics, summary) = match environment::open(&file) {
         Ok((environment, mut diagnostics)) => {
-            let config = environment.config;
+            let config = environment.config();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(reach_replicas(&config, &mut diagnostics));
+            runtime.block_on(reach_replicas(config, &mut diagnostics));
             let (cnames, services) = (config.cnames.len(), config.services.len());
             (diagnostics, format!("valid: {cnames} [[cname]] and {services} [[service]] tables"))
         }

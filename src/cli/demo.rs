@@ -36,7 +36,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         let demo = DemoEnvironment::create(https_address(arguments.port), &addresses)?;
         let (environment, _) = environment::open(&demo.config())?;
-        let mut log = environment.config.log.clone();
+        let mut log = environment.config().log.clone();
         log.format = LogFormat::Text;
         let output = Output::start(&log)?;
         let metrics = output.metrics(threads(0));

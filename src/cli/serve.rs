@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
 use super::Configuration;
-use crate::config::{Diagnostics, Log};
+use crate::config::{Diagnostics, Log, Severity};
 use crate::environment::{self, Environment};
 use crate::front_end::{AccessOutput, FrontEnd, threads};
 use crate::telemetry::log;
@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.configuration.file();
-    let (environment, warnings) = match environment::open(&file) {
+    let (environment, findings) = match environment::open(&file) {
         Ok(opened) => opened,
         Err(diagnostics) => {
             eprintln!("{diagnostics}");
@@ -39,24 +39,17 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let timing = (environment.config.frontend.drain_grace, environment.config.frontend.drain_timeout);
-    let output = Output::start(&environment.config.log)?;
-    log_warnings(&warnings);
-    raise_descriptor_limit(environment.config.limits.max_connections);
-    let served = serve(environment, &output, &file, timing);
+    let output = Output::start(&environment.config().log)?;
+    log_findings(&findings);
+    raise_descriptor_limit(environment.config().limits.max_connections);
+    let served = serve(environment, &output, &file);
     output.finish();
     served
 }
 
-fn serve(
-    environment: Environment,
-    output: &Output,
-    file: &Path,
-    (grace, limit): (Duration, Duration),
-) -> anyhow::Result<ExitCode> {
-    let metrics = output.metrics(threads(environment.config.frontend.threads));
-    let services = environment.config.services.len();
-    let cnames = environment.config.cnames.len();
+fn serve(environment: Environment, output: &Output, file: &Path) -> anyhow::Result<ExitCode> {
+    let config = Arc::clone(environment.config());
+    let metrics = output.metrics(threads(config.frontend.threads));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Before anything is served: a stop asked for at once must not be missed.
@@ -70,14 +63,32 @@ fn serve(
             http = bound.http.map(tracing::field::display),
             admin = %bound.admin,
             threads = metrics.threads.len(),
-            services,
-            cnames,
+            services = config.services.len(),
+            cnames = config.cnames.len(),
             "serving"
         );
-        let signal = signals.next().await;
+        let signal = serve_until_stopped(&front_end, &mut signals).await?;
+        let (grace, limit) = front_end.drain_times();
         tracing::info!(signal, ?grace, ?limit, "stopping: not ready, still taking connections for the grace time");
         Ok(stop(front_end, &mut signals, grace, limit).await)
     })
+}
+
+/// Reloads whenever SIGHUP asks for it, until another signal asks for a stop.
+async fn serve_until_stopped(front_end: &FrontEnd, signals: &mut Signals) -> anyhow::Result<&'static str> {
+    let mut hangups = signal(SignalKind::hangup()).context("signals")?;
+    loop {
+        tokio::select! {
+            signal = signals.next() => return Ok(signal),
+            _ = hangups.recv() => {
+                // What is taken is logged where it is taken.
+                if let Some(report) = front_end.reload().await {
+                    let refused = !report.is_all_taken();
+                    tracing::info!(refused, "SIGHUP: every file was read");
+                }
+            }
+        }
+    }
 }
 
 /// Stops in steps; a second signal skips what is left of them.
@@ -163,9 +174,13 @@ impl Output {
     }
 }
 
-fn log_warnings(warnings: &Diagnostics) {
-    for warning in warnings {
-        tracing::warn!("{warning}");
+/// What is wrong and no reason not to start.
+fn log_findings(findings: &Diagnostics) {
+    for finding in findings {
+        match finding.severity {
+            Severity::Error => tracing::error!("{finding}"),
+            Severity::Warning => tracing::warn!("{finding}"),
+        }
     }
 }
 

@@ -110,6 +110,13 @@ impl Diagnostics {
         self.add(Severity::Warning, at, Problem::new(message).remedy(remedy));
     }
 
+    /// Adds all of `others`.
+    pub fn extend(&mut self, others: Self) {
+        for Diagnostic { severity, at, message, remedy } in others.list {
+            self.add(severity, at, Problem { message, remedy });
+        }
+    }
+
     /// Whether anything stops the configuration from being taken.
     pub fn has_errors(&self) -> bool {
         self.iter().any(|finding| finding.severity == Severity::Error)

@@ -2,14 +2,14 @@
 //!
 //! Defaults, and whatever takes two values to judge, are for [`super::resolve`].
 
-use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::diagnostic::{Diagnostics, Location, Problem, quoted};
+use super::diagnostic::{Diagnostics, Location, Problem};
+use super::include::Sources;
 use super::protocol::{self, Protocol};
 use super::source::Source;
 use super::table::{self, Field, Located, Table};
@@ -22,6 +22,7 @@ pub struct RawFile {
     pub complete: bool,
     pub frontend: RawFrontend,
     pub tls: RawTls,
+    pub reload: RawReload,
     pub admin: RawAdmin,
     pub limits: RawLimits,
     pub log: RawLog,
@@ -37,18 +38,27 @@ pub struct RawFrontend {
     pub threads: Field<usize>,
     pub drain_grace: Field<Duration>,
     pub drain_timeout: Field<Duration>,
+    pub public_ip_address: Field<IpAddr>,
 }
 
 pub struct RawTls {
     pub status: Field<TlsStatus>,
     pub min_version: Field<TlsVersion>,
     pub default_cname: Field<CnamePattern>,
+    pub ticket_keys: Field<PathBuf>,
+}
+
+pub struct RawReload {
+    pub watch: Field<bool>,
+    pub poll_interval: Field<Duration>,
 }
 
 pub struct RawCname {
     pub name: Option<Located<CnamePattern>>,
     pub cert_pem: Option<Located<PathBuf>>,
     pub key_pem: Option<Located<PathBuf>>,
+    pub client_ca_pem: Field<PathBuf>,
+    pub client_crl_pem: Field<PathBuf>,
 }
 
 pub struct RawAdmin {
@@ -107,12 +117,17 @@ pub struct RawTarget {
     pub replicas: Field<Vec<Located<ReplicaAddress>>>,
 }
 
-/// Reads the main file at `path` and all it includes. `None` if there is no text to read; everything wrong is in
+/// Reads the main file at `path` and all it includes. No [`RawFile`] if there is no text to read; everything wrong is in
 /// `diagnostics`.
-pub fn read_with_includes(path: &Path, diagnostics: &mut Diagnostics) -> Option<RawFile> {
-    let source = Source::read(path, &Location::start_of(path.into()), diagnostics)?;
+pub fn read_with_includes(path: &Path, diagnostics: &mut Diagnostics) -> (Option<RawFile>, Sources) {
+    let mut sources = Sources::of(path);
+    let Some(source) = Source::read(path, &Location::start_of(path.into()), diagnostics) else {
+        return (None, sources);
+    };
     let (mut main, includes) = table::document(&source, diagnostics, read_main);
-    for (included, wanted_at) in find_included(path, &includes, &mut main.complete, diagnostics) {
+    let (included, all_found) = sources.include(&includes, diagnostics);
+    main.complete &= all_found;
+    for (included, wanted_at) in included {
         let Some(source) = Source::read(&included, &wanted_at, diagnostics) else {
             main.complete = false;
             continue;
@@ -122,61 +137,7 @@ pub fn read_with_includes(path: &Path, diagnostics: &mut Diagnostics) -> Option<
         main.cnames.extend(tables.cnames);
         main.services.extend(tables.services);
     }
-    Some(main)
-}
-
-/// The files that `includes` name, each once, with the place that names it. A file that cannot be found clears
-/// `complete`.
-fn find_included(
-    main: &Path,
-    includes: &[Located<String>],
-    complete: &mut bool,
-    diagnostics: &mut Diagnostics,
-) -> Vec<(PathBuf, Location)> {
-    // A file written at this moment begins with a dot until it is renamed, as do the internals of a mounted ConfigMap.
-    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
-    let directory = main.parent().unwrap_or(Path::new("")).to_string_lossy();
-    let directory = PathBuf::from(glob::Pattern::escape(&directory));
-    let mut seen = HashSet::from([identity(main)]);
-    let mut found = Vec::new();
-    for Located { value: pattern, at } in includes {
-        let mut error = |message: String| {
-            diagnostics.error(at.clone(), format!("`include`: {message}"));
-            *complete = false;
-        };
-        let paths = match glob::glob_with(&directory.join(pattern).to_string_lossy(), options) {
-            Ok(paths) => paths,
-            Err(wrong) => {
-                error(format!("{} is not a pattern: {}", quoted(pattern), wrong.msg));
-                continue;
-            }
-        };
-        let mut any = false;
-        for path in paths {
-            any = true;
-            match path {
-                Ok(path) if path.is_dir() && is_wildcard(pattern) => {}
-                Ok(path) if seen.insert(identity(&path)) => found.push((path, at.clone())),
-                Ok(_) => {}
-                Err(unreadable) => {
-                    error(format!("cannot read {}: {}", unreadable.path().display(), unreadable.error()));
-                }
-            }
-        }
-        if !any && !is_wildcard(pattern) {
-            error(format!("there is no file {}", main.with_file_name(pattern).display()));
-        }
-    }
-    found
-}
-
-fn is_wildcard(pattern: &str) -> bool {
-    pattern.contains(['*', '?', '['])
-}
-
-/// The same for every path of one file.
-fn identity(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+    (Some(main), sources)
 }
 
 fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
@@ -190,6 +151,7 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
         threads: table.optional("threads", |value| value::integer(value, "an integer such as 4", 0..=1024)),
         drain_grace: table.optional("drain_grace", value::duration),
         drain_timeout: table.optional("drain_timeout", value::duration),
+        public_ip_address: table.optional("public_ip_address", value::ip_address),
     });
     let tls = table.section("tls", "in [tls]", |table| RawTls {
         status: table.optional("status", |value| {
@@ -199,6 +161,11 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
             value::word(value, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)])
         }),
         default_cname: table.optional("default_cname", read_cname_pattern),
+        ticket_keys: table.optional("ticket_keys", value::path),
+    });
+    let reload = table.section("reload", "in [reload]", |table| RawReload {
+        watch: table.optional("watch", value::boolean),
+        poll_interval: table.optional("poll_interval", value::positive_duration),
     });
     let admin = table.section("admin", "in [admin]", |table| RawAdmin {
         listen: table.optional("listen", value::admin_listen),
@@ -221,12 +188,12 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
     let defaults = table.section("defaults", "in [defaults]", read_service_settings);
     let Tables { cnames, services, complete } = read_tables(table);
     let complete = complete && !matches!(include, Field::Invalid);
-    let file = RawFile { complete, frontend, tls, admin, limits, log, defaults, cnames, services };
+    let file = RawFile { complete, frontend, tls, reload, admin, limits, log, defaults, cnames, services };
     (file, include.value().unwrap_or_default())
 }
 
 fn read_included(table: &mut Table<'_, '_>) -> Tables {
-    for key in ["include", "frontend", "tls", "admin", "limits", "log", "defaults"] {
+    for key in ["include", "frontend", "tls", "reload", "admin", "limits", "log", "defaults"] {
         table.refuse(key, || {
             Problem::new(format!("`{key}` can stand in the main file only"))
                 .remedy("move it there; an included file holds [[service]] and [[cname]] tables")
@@ -247,6 +214,8 @@ fn read_tables(table: &mut Table<'_, '_>) -> Tables {
         name: table.required("name", "\"scoring.example.com\"", read_cname_pattern),
         cert_pem: table.required("cert_pem", "\"certs/scoring.example.com/cert.pem\"", value::path),
         key_pem: table.required("key_pem", "\"certs/scoring.example.com/key.pem\"", value::path),
+        client_ca_pem: table.optional("client_ca_pem", value::path),
+        client_crl_pem: table.optional("client_crl_pem", value::path),
     });
     let services = table.tables("service", "[[service]]", "in [[service]]", read_service);
     let complete = table.is_complete() && !matches!(cnames, Field::Invalid) && !matches!(services, Field::Invalid);

@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostics, Location, nearest};
-use super::file::{RawAdmin, RawCname, RawFile, RawFrontend, RawLimits, RawLog, RawService, RawTls};
+use super::file::{RawAdmin, RawCname, RawFile, RawFrontend, RawLimits, RawLog, RawReload, RawService, RawTls};
 use super::table::{Field, Located};
 use super::value::{CnamePattern, ServiceName};
-use super::{Admin, AdminListen, Cname, Config, Frontend, Limits, Log, Service, Tls, TlsStatus, defaults};
+use super::{
+    Admin, AdminListen, Cname, Config, FilePath, Frontend, Limits, Log, Reload, Service, Tls, TlsStatus, defaults,
+};
 
 /// Turns `file`, read from `path`, into a configuration. What comes out counts only if `diagnostics` has no errors.
 pub fn resolve(path: &Path, file: Option<RawFile>, diagnostics: &mut Diagnostics) -> Option<Config> {
@@ -31,6 +33,7 @@ pub fn resolve(path: &Path, file: Option<RawFile>, diagnostics: &mut Diagnostics
     Some(Config {
         frontend: resolve_frontend(file.frontend),
         tls: resolve_tls(file.tls),
+        reload: resolve_reload(file.reload),
         cnames: resolve_cnames(file.cnames, diagnostics),
         admin: resolve_admin(file.admin, diagnostics),
         limits: resolve_limits(file.limits),
@@ -48,6 +51,7 @@ fn resolve_frontend(raw: RawFrontend) -> Frontend {
         threads: raw.threads.value().unwrap_or(defaults::THREADS),
         drain_grace: raw.drain_grace.value().unwrap_or(defaults::DRAIN_GRACE),
         drain_timeout: raw.drain_timeout.value().unwrap_or(defaults::DRAIN_TIMEOUT),
+        public_ip_address: raw.public_ip_address.value(),
     }
 }
 
@@ -56,15 +60,24 @@ fn resolve_tls(raw: RawTls) -> Tls {
         status: raw.status.value().unwrap_or(defaults::TLS_STATUS),
         min_version: raw.min_version.value().unwrap_or(defaults::TLS_MIN_VERSION),
         default_cname: raw.default_cname.value(),
+        ticket_keys: raw.ticket_keys.given().map(beside),
+    }
+}
+
+fn resolve_reload(raw: RawReload) -> Reload {
+    Reload {
+        watch: raw.watch.value().unwrap_or(defaults::RELOAD_WATCH),
+        poll_interval: raw.poll_interval.value().unwrap_or(defaults::RELOAD_POLL_INTERVAL),
     }
 }
 
 fn resolve_limits(raw: RawLimits) -> Limits {
+    let default = Limits::default();
     Limits {
-        max_connections: raw.max_connections.value().unwrap_or(defaults::MAX_CONNECTIONS),
-        tls_handshake_timeout: raw.tls_handshake_timeout.value().unwrap_or(defaults::TLS_HANDSHAKE_TIMEOUT),
-        header_read_timeout: raw.header_read_timeout.value().unwrap_or(defaults::HEADER_READ_TIMEOUT),
-        idle_timeout: raw.idle_timeout.value().unwrap_or(defaults::IDLE_TIMEOUT),
+        max_connections: raw.max_connections.value().unwrap_or(default.max_connections),
+        tls_handshake_timeout: raw.tls_handshake_timeout.value().unwrap_or(default.tls_handshake_timeout),
+        header_read_timeout: raw.header_read_timeout.value().unwrap_or(default.header_read_timeout),
+        idle_timeout: raw.idle_timeout.value().unwrap_or(default.idle_timeout),
     }
 }
 
@@ -90,37 +103,65 @@ fn resolve_admin(raw: RawAdmin, diagnostics: &mut Diagnostics) -> Admin {
     Admin {
         listen: raw.listen.value().unwrap_or(defaults::ADMIN_LISTEN),
         token_file: raw.token_file.given().map(beside),
-        token_file_at: raw.token_file.given().map(|given| given.at.clone()),
     }
 }
 
 fn resolve_cnames(raw: Vec<RawCname>, diagnostics: &mut Diagnostics) -> Vec<Cname> {
+    let mut cnames: Vec<Cname> = Vec::new();
+    let mut first_of: HashMap<CnamePattern, usize> = HashMap::new();
     let mut seen: HashMap<(CnamePattern, PathBuf), Location> = HashMap::new();
-    let mut cnames = Vec::new();
-    for RawCname { name, cert_pem, key_pem } in raw {
-        let (Some(name), Some(cert_pem), Some(key_pem)) = (name, cert_pem, key_pem) else {
-            continue;
-        };
-        let cname = Cname {
-            name: name.value,
-            cert_pem: beside(&cert_pem),
-            key_pem: beside(&key_pem),
-            cert_pem_at: cert_pem.at,
-            key_pem_at: key_pem.at,
-        };
-        let at = cname.cert_pem_at.clone();
-        match seen.entry((cname.name.clone(), cname.cert_pem.clone())) {
-            Entry::Vacant(entry) => {
-                entry.insert(at);
-            }
+    for raw in raw {
+        let Some(cname) = resolve_cname(raw, diagnostics) else { continue };
+        let at = cname.cert_pem.at.clone();
+        match seen.entry((cname.name.clone(), cname.cert_pem.path.clone())) {
+            Entry::Vacant(entry) => drop(entry.insert(at)),
             Entry::Occupied(first) => {
                 let message = format!("CNAME `{}` has this certificate already, at {}", cname.name, first.get());
                 diagnostics.error_with(at, message, "delete one of the two [[cname]] tables");
             }
         }
+        let first = *first_of.entry(cname.name.clone()).or_insert(cnames.len());
+        if let Some(first) = cnames.get(first) {
+            check_same_callers(first, &cname, diagnostics);
+        }
         cnames.push(cname);
     }
     cnames
+}
+
+fn resolve_cname(raw: RawCname, diagnostics: &mut Diagnostics) -> Option<Cname> {
+    if let (Some(crl), true) = (raw.client_crl_pem.given(), raw.client_ca_pem.is_absent()) {
+        let message = "`client_crl_pem` has no effect without `client_ca_pem`: callers are not asked for certificates";
+        diagnostics.error_with(crl.at.clone(), message, "add client_ca_pem, or delete it");
+    }
+    let name = raw.name?;
+    Some(Cname {
+        name: name.value,
+        at: name.at,
+        cert_pem: beside(&raw.cert_pem?),
+        key_pem: beside(&raw.key_pem?),
+        client_ca_pem: raw.client_ca_pem.given().map(beside),
+        client_crl_pem: raw.client_crl_pem.given().map(beside),
+    })
+}
+
+/// Which certificate is served is the caller's choice; who may call must not depend on it.
+fn check_same_callers(first: &Cname, other: &Cname, diagnostics: &mut Diagnostics) {
+    let callers = |cname: &Cname| {
+        let path = |file: &Option<FilePath>| file.as_ref().map(|file| file.path.clone());
+        (path(&cname.client_ca_pem), path(&cname.client_crl_pem))
+    };
+    if callers(first) != callers(other) {
+        let message = format!(
+            "CNAME `{}` asks callers for other certificates here than at {}: both of its tables hold for one caller",
+            other.name, first.at
+        );
+        diagnostics.error_with(
+            other.at.clone(),
+            message,
+            "write the same client_ca_pem and client_crl_pem in both tables, or in neither",
+        );
+    }
 }
 
 fn resolve_services(file: &RawFile, diagnostics: &mut Diagnostics) -> Vec<Service> {
@@ -262,6 +303,7 @@ fn check_scoring_timeout(timeout: &Field<Duration>, diagnostics: &mut Diagnostic
 }
 
 /// The path, relative to the file it is written in.
-fn beside(path: &Located<PathBuf>) -> PathBuf {
-    path.at.file.parent().unwrap_or(Path::new("")).join(&path.value)
+fn beside(path: &Located<PathBuf>) -> FilePath {
+    let directory = path.at.file.parent().unwrap_or(Path::new(""));
+    FilePath { path: directory.join(&path.value), at: path.at.clone() }
 }

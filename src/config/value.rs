@@ -9,7 +9,7 @@ mod name;
 mod replica;
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -193,6 +193,13 @@ pub fn path(value: &DeValue<'_>) -> Result<PathBuf, Problem> {
         text if text.contains('\0') => Err(Problem::new("a path cannot hold a zero byte")),
         text => Ok(Path::new(text).to_owned()),
     }
+}
+
+/// One IP address, without a port.
+pub fn ip_address(value: &DeValue<'_>) -> Result<IpAddr, Problem> {
+    const EXPECTED: &str = "an IP address such as \"203.0.113.7\"";
+    let text = text(value, EXPECTED)?;
+    text.parse().map_err(|_| unexpected(EXPECTED, value))
 }
 
 /// A log filter: a level, or `target=level` pairs separated by commas.

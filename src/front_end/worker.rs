@@ -17,7 +17,6 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, timeout};
 
 use super::AccessOutput;
-use crate::config::Limits;
 use crate::connection;
 use crate::listener;
 use crate::scoring::caller::Caller;
@@ -37,8 +36,6 @@ pub(super) struct Setup {
     pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access: AccessOutput,
-    /// This thread's share of them.
-    pub(super) limits: Limits,
     pub(super) phases: watch::Receiver<Phase>,
     /// Held for as long as the thread has anything to do.
     pub(super) _alive: mpsc::Sender<()>,
@@ -55,11 +52,10 @@ pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
 }
 
 async fn serve(worker: &Rc<Worker>, setup: Setup) {
-    let Setup { https, http, terminator, limits, mut phases, _alive, .. } = setup;
+    let Setup { https, http, terminator, mut phases, _alive, .. } = setup;
     let thread = Rc::new(Thread {
         worker: Rc::clone(worker),
         terminator,
-        limits,
         drain: Drain::default(),
         open: Cell::new(0),
         closed_one: Notify::new(),
@@ -111,7 +107,6 @@ enum Transport {
 struct Thread {
     worker: Rc<Worker>,
     terminator: Terminator,
-    limits: Limits,
     drain: Drain,
     open: Cell<usize>,
     closed_one: Notify,
@@ -154,13 +149,19 @@ impl Drop for Open {
 
 impl Thread {
     async fn room(&self) {
-        if self.open.get() < self.limits.max_connections {
+        if self.has_room() {
             return;
         }
         self.worker.thread_metrics().connections_at_limit.increment();
-        while self.open.get() >= self.limits.max_connections {
+        while !self.has_room() {
             self.closed_one.notified().await;
         }
+    }
+
+    /// Whether this thread has a connection left of its share.
+    fn has_room(&self) -> bool {
+        let all = self.worker.catalog().limits.max_connections;
+        self.open.get() < all.div_ceil(self.worker.metrics.threads.len())
     }
 
     async fn all_closed(&self) {
@@ -171,14 +172,15 @@ impl Thread {
 
     async fn serve(&self, tcp: TcpStream, peer: SocketAddr, transport: Transport) {
         let worker = Rc::clone(&self.worker);
+        let limits = worker.catalog().limits.clone();
         match transport {
             Transport::Plain => {
                 let caller = Caller::plain(peer);
-                connection::serve(tcp, Protocol::Http1, caller, worker, &self.limits, &self.drain).await;
+                connection::serve(tcp, Protocol::Http1, caller, worker, &limits, &self.drain).await;
             }
             Transport::Tls => {
                 let began = Instant::now();
-                let handshake = timeout(self.limits.tls_handshake_timeout, self.terminator.accept(tcp)).await;
+                let handshake = timeout(limits.tls_handshake_timeout, self.terminator.accept(tcp)).await;
                 self.count(
                     handshake.as_ref().map(|handshake| handshake.as_ref().map(|(_, handshake)| handshake)),
                     began,
@@ -186,7 +188,7 @@ impl Thread {
                 let Ok(Ok((stream, handshake))) = handshake else { return };
                 let protocol = handshake.protocol;
                 let caller = Caller::over_tls(peer, handshake);
-                connection::serve(stream, protocol, caller, worker, &self.limits, &self.drain).await;
+                connection::serve(stream, protocol, caller, worker, &limits, &self.drain).await;
             }
         }
     }
@@ -210,6 +212,7 @@ impl Thread {
                     HandshakeError::UnknownName(_) => &counts.unknown_name,
                     HandshakeError::NoName => &counts.no_name,
                     HandshakeError::NoCertificates => &counts.no_certificates,
+                    HandshakeError::CallerCertificate(_) => &counts.caller_certificate,
                     HandshakeError::Protocol(_) => &counts.protocol,
                     HandshakeError::Io(_) => &counts.io,
                 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::config::{self, Auth, CnamePattern, ErrorFormat, HttpWhenTls, Paths, TlsStatus};
+use crate::config::{self, Auth, CnamePattern, ErrorFormat, HttpWhenTls, Limits, Paths, ReplicaAddress, TlsStatus};
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics};
+use crate::tls::NameTable;
 use crate::upstream::Replica;
 
 /// Every service, and what holds for requests that belong to none.
@@ -20,8 +21,18 @@ pub struct Catalog {
     /// The port of https URIs told to callers.
     pub https_port: u16,
     pub error_format: ErrorFormat,
+    pub limits: Limits,
+    /// The names for which callers have to show certificates, among all others; empty if there are none.
+    guards: NameTable<Guard>,
     services: Vec<Service>,
     by_name: HashMap<Box<str>, usize>,
+}
+
+/// Whether callers have to show a certificate, and under which CNAME.
+#[derive(Clone, Debug)]
+struct Guard {
+    cname: CnamePattern,
+    asks_for_certificate: bool,
 }
 
 /// A named model.
@@ -53,18 +64,42 @@ pub struct Deployment {
 
 impl Catalog {
     /// Makes the snapshot that `config` describes. `https_port` is the port that was bound, which may differ from the
-    /// one configured when that is 0.
-    pub fn new(config: &config::Config, https_port: u16, metrics: &Metrics) -> Self {
-        let services: Vec<_> = config.services.iter().map(|service| Service::new(service, metrics)).collect();
+    /// one configured when that is 0. A replica that was in `before` too is the same one, with its requests in flight.
+    pub fn new(config: &config::Config, https_port: u16, metrics: &Metrics, before: Option<&Self>) -> Self {
+        let known = before.map(Self::replicas).unwrap_or_default();
+        let services: Vec<_> = config.services.iter().map(|service| Service::new(service, metrics, &known)).collect();
         let by_name = services.iter().enumerate().map(|(index, service)| (service.name.clone(), index)).collect();
         Self {
             tls_status: config.tls.status,
             http_when_tls: config.frontend.http_when_tls,
             https_port,
             error_format: config.error_format,
+            limits: config.limits.clone(),
+            guards: guards(config),
             services,
             by_name,
         }
+    }
+
+    /// The CNAME under which a caller has to show a certificate to be answered for `host`, if there is one.
+    pub fn guard(&self, host: &str) -> Option<&CnamePattern> {
+        if self.guards.is_empty() {
+            return None;
+        }
+        self.guards.find(Some(host)).filter(|guard| guard.asks_for_certificate).map(|guard| &guard.cname)
+    }
+
+    fn replicas(&self) -> Known {
+        let mut known = Known::new();
+        for service in &self.services {
+            for deployment in &service.deployments {
+                for replica in &deployment.replicas {
+                    let key = (service.name.clone(), deployment.name.clone(), replica.address().clone());
+                    known.insert(key, Arc::clone(replica));
+                }
+            }
+        }
+        known
     }
 
     /// No service at all.
@@ -75,6 +110,8 @@ impl Catalog {
             http_when_tls: HttpWhenTls::Refuse,
             https_port: 443,
             error_format: ErrorFormat::Json,
+            limits: Limits::default(),
+            guards: NameTable::default(),
             services: Vec::new(),
             by_name: HashMap::new(),
         }
@@ -85,14 +122,36 @@ impl Catalog {
     }
 }
 
+/// Replicas by service, deployment and address.
+type Known = HashMap<(Box<str>, Box<str>, ReplicaAddress), Arc<Replica>>;
+
+fn guards(config: &config::Config) -> NameTable<Guard> {
+    let mut guards = NameTable::default();
+    if config.cnames.iter().all(|cname| cname.client_ca_pem.is_none()) {
+        return guards;
+    }
+    for cname in &config.cnames {
+        let guard = Guard { cname: cname.name.clone(), asks_for_certificate: cname.client_ca_pem.is_some() };
+        guards.insert(cname.name.as_str(), guard.clone());
+        if config.tls.default_cname.as_ref() == Some(&cname.name) {
+            guards.set_default(guard);
+        }
+    }
+    guards
+}
+
 impl Service {
-    fn new(service: &config::Service, metrics: &Metrics) -> Self {
+    fn new(service: &config::Service, metrics: &Metrics, known: &Known) -> Self {
+        let replica = |deployment: &config::Deployment, address: &ReplicaAddress| {
+            let key = (service.name.as_str().into(), deployment.name.as_str().into(), address.clone());
+            known.get(&key).map(Arc::clone).or_else(|| Replica::new(address.clone()))
+        };
         let deployments = service.deployments.iter().map(|deployment| Deployment {
             name: deployment.name.as_str().into(),
             label: HeaderValue::from_str(&deployment.name).unwrap_or_else(|_| HeaderValue::from_static("")),
             traffic: deployment.traffic,
             paths: deployment.paths.clone(),
-            replicas: deployment.replicas.iter().filter_map(|replica| Replica::new(replica.address.clone())).collect(),
+            replicas: deployment.replicas.iter().filter_map(|one| replica(deployment, &one.address)).collect(),
             metrics: metrics.deployment(service.name.as_str(), &deployment.name),
         });
         Self {

@@ -155,6 +155,11 @@ impl Refusal {
         Self::new(Code::Misdirected, message)
     }
 
+    pub fn certificate_required(host: &str) -> Self {
+        let message = format!("Callers of {host} show a certificate; open a connection to that name.");
+        Self::new(Code::Misdirected, message)
+    }
+
     pub fn no_ready_replicas(service: &str) -> Self {
         Self::new(Code::NoReadyReplicas, format!("No ready replicas for service {service}."))
     }

@@ -82,6 +82,8 @@ pub struct Handshakes {
     pub unknown_name: Counter,
     pub no_name: Counter,
     pub no_certificates: Counter,
+    /// The caller's certificate was missing or refused.
+    pub caller_certificate: Counter,
     pub protocol: Counter,
     pub io: Counter,
     pub timeout: Counter,

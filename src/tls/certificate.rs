@@ -1,11 +1,13 @@
 //! One chain and its key, known to belong together and ready to be served.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::SignatureAlgorithm;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
@@ -45,8 +47,7 @@ impl Certificate {
         key: &PrivateKeyDer<'static>,
         leaf: Facts,
     ) -> Result<Self, CertificateError> {
-        let key = aws_lc_rs::sign::any_supported_type(key)
-            .map_err(|error| CertificateError::UnusableKey(error.to_string()))?;
+        let key = any_supported_type(key).map_err(|error| CertificateError::UnusableKey(error.to_string()))?;
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|_| CertificateError::Mismatch)?;
         Ok(Self {
@@ -102,6 +103,16 @@ impl Certificate {
 
     pub fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+
+    /// SHA-256 of the leaf, in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        let leaf = self.certified.cert.first().map(|leaf| digest(&SHA256, leaf));
+        leaf.iter().flat_map(|digest| digest.as_ref()).fold(String::with_capacity(64), |mut text, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 
     /// The leaf's serial number, in hexadecimal.

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls_pemfile::Item;
 
 /// What is wrong with a PEM file.
@@ -64,6 +64,23 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError
         return Err(PemError::NoCertificate(others));
     }
     Ok(chain)
+}
+
+/// The revocation lists in `pem`; at least one.
+///
+/// # Errors
+///
+/// See [`PemError`].
+pub fn revocation_lists(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    let items = items(pem, PemError::NotPemCertificate)?;
+    let lists: Vec<_> = items
+        .into_iter()
+        .filter_map(|item| match item {
+            Item::Crl(list) => Some(list),
+            _ => None,
+        })
+        .collect();
+    if lists.is_empty() { Err(PemError::NoCertificate(Vec::new())) } else { Ok(lists) }
 }
 
 /// The one private key in `pem`; certificates beside it are passed over.

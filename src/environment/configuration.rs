@@ -1,0 +1,81 @@
+//! The configuration's files, and the last good configuration they held.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::held::{Attention, Content, Files, Held, Offer, Outcome, PATIENCE};
+use crate::config::{self, Config, Diagnostics, Location, Sources};
+
+/// One configuration, and where it comes from.
+#[derive(Debug)]
+pub struct Configuration {
+    path: PathBuf,
+    sources: Sources,
+    current: Arc<Config>,
+    held: Held<Arc<Config>>,
+}
+
+impl Configuration {
+    /// Reads it. With errors in `diagnostics` it is good for finding more of them, and not to be followed.
+    pub fn open(path: &Path, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let (config, sources) = config::load_partly(path, diagnostics);
+        let current = Arc::new(config?);
+        let mut held = Held::new(sources.files());
+        let mut remarks = Diagnostics::default();
+        held.look(Attention::Read, &mut remarks, |_, _, _| Offer::Take(Arc::clone(&current)), |_| true);
+        Some(Self { path: path.to_owned(), sources, current, held })
+    }
+
+    pub fn current(&self) -> &Arc<Config> {
+        &self.current
+    }
+
+    pub fn start(&self) -> Location {
+        Location::start_of(self.path.as_path().into())
+    }
+
+    pub fn files(&self) -> &Files {
+        &self.held.files
+    }
+
+    pub fn files_mut(&mut self) -> &mut Files {
+        &mut self.held.files
+    }
+
+    /// Where a change can be seen, a new file included.
+    pub fn directories(&self) -> impl Iterator<Item = PathBuf> {
+        let included = self.sources.directories();
+        let included = included.into_iter().filter_map(|directory| directory.canonicalize().ok());
+        included.chain(self.held.files.directories().iter().cloned())
+    }
+
+    /// Looks whether the files hold another configuration, and follows it if it is good.
+    pub fn look(&mut self, attention: Attention, remarks: &mut Diagnostics) -> Outcome {
+        self.held.files.set_paths(self.sources.files());
+        let start = self.start();
+        let (path, sources) = (&self.path, &mut self.sources);
+        let is_empty = |content: &Content| content.as_ref().is_ok_and(|text| text.is_empty());
+        let outcome = self.held.look(
+            attention,
+            remarks,
+            |contents, circumstances, found| {
+                // As a file is for an instant when it is written in place.
+                if contents.iter().any(is_empty) && circumstances.unchanged_for < PATIENCE {
+                    found.warning_with(start, "a configuration file is empty", "waiting for its text");
+                    return Offer::Later;
+                }
+                let (config, read) = config::load_partly(path, found);
+                *sources = read;
+                match config {
+                    Some(config) if !found.has_errors() => Offer::Take(Arc::new(config)),
+                    _ => Offer::Nothing,
+                }
+            },
+            |_| true,
+        );
+        if let (Outcome::Taken, Some(config)) = (outcome, self.held.value()) {
+            self.current = Arc::clone(config);
+        }
+        outcome
+    }
+}

@@ -1,0 +1,300 @@
+//! Files that only mean something together, and the last good thing they meant.
+//!
+//! What is held changes by content alone, however it was noticed that there may be something new, and only for
+//! something better: a file that is half-written, or wrong, or gone, leaves what was there in place.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use zeroize::Zeroizing;
+
+use super::file::{self, Stamp};
+use crate::config::Diagnostics;
+
+/// A writer may need a moment between one file and the next. What is wrong for less than this is nobody's business.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A file's bytes, or why there are none.
+pub type Content = Result<Zeroizing<Vec<u8>>, String>;
+
+/// What files were found to hold.
+pub enum Offer<T> {
+    /// Better than anything held before.
+    Take(T),
+    /// Works, but not as it should: for want of something fit.
+    LastResort(T),
+    /// Not to be used now, though it may be later with nothing changed.
+    Later,
+    Nothing,
+}
+
+/// What there is to know for a judgement besides the content.
+pub struct Circumstances<'a, T> {
+    pub held: Option<&'a T>,
+    /// How long the files have been what they are now.
+    pub unchanged_for: Duration,
+    pub now: SystemTime,
+}
+
+/// How closely files are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Attention {
+    /// From outside; they are read if that shows a difference.
+    Glance,
+    /// They are read.
+    Read,
+}
+
+/// What came of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Unchanged,
+    Taken,
+    /// The files hold something else than what is held, and it is not taken.
+    Refused,
+}
+
+/// What is held, and of which files.
+#[derive(Debug)]
+pub struct Held<T> {
+    value: Option<T>,
+    pub files: Files,
+}
+
+/// Files that belong together, and how they were found.
+#[derive(Debug)]
+pub struct Files {
+    paths: Vec<PathBuf>,
+    /// Where a change can be seen.
+    directories: Vec<PathBuf>,
+    seen: Option<Seen>,
+    /// Of the content that is held.
+    held: Option<[u8; 32]>,
+    /// How often a content was taken.
+    generation: u64,
+    taken_at: SystemTime,
+    trouble: Option<Trouble>,
+}
+
+/// The files as they were when they were read last.
+#[derive(Debug)]
+struct Seen {
+    stamps: Vec<Option<Stamp>>,
+    digest: [u8; 32],
+    /// When this content was seen first.
+    since: Instant,
+}
+
+/// Why the files' content is not what is held.
+#[derive(Debug)]
+pub struct Trouble {
+    pub diagnostics: Diagnostics,
+    since: Instant,
+    /// Whether it may go away with nothing changed.
+    passing: bool,
+    told: bool,
+}
+
+impl Trouble {
+    fn new(diagnostics: Diagnostics) -> Self {
+        Self { diagnostics, since: Instant::now(), passing: false, told: false }
+    }
+
+    fn is_about(&self, diagnostics: &Diagnostics) -> bool {
+        self.diagnostics.iter().eq(diagnostics.iter())
+    }
+
+    fn is_unsettled(&self) -> bool {
+        !self.told || (self.passing && self.since.elapsed() < 10 * PATIENCE)
+    }
+
+    /// What is to be said of it, which has been said then.
+    pub fn told(&mut self) -> &Diagnostics {
+        self.told = true;
+        &self.diagnostics
+    }
+
+    /// What is to be said of it now: once, when it has lasted.
+    pub fn tell(&mut self) -> Option<&Diagnostics> {
+        (!self.told && self.since.elapsed() >= PATIENCE).then(|| self.told())
+    }
+}
+
+impl Files {
+    fn new(paths: Vec<PathBuf>) -> Self {
+        Self {
+            directories: directories(&paths),
+            paths,
+            seen: None,
+            held: None,
+            generation: 0,
+            taken_at: SystemTime::UNIX_EPOCH,
+            trouble: None,
+        }
+    }
+
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// The same is held of other files from now on.
+    pub fn set_paths(&mut self, paths: Vec<PathBuf>) {
+        if self.paths != paths {
+            self.directories = directories(&paths);
+            self.paths = paths;
+            self.seen = None;
+        }
+    }
+
+    /// Where a change can be seen.
+    pub fn directories(&self) -> &[PathBuf] {
+        &self.directories
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub fn taken_at(&self) -> SystemTime {
+        self.taken_at
+    }
+
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    pub fn trouble_mut(&mut self) -> Option<&mut Trouble> {
+        self.trouble.as_mut()
+    }
+
+    /// Whether something may come of looking again soon.
+    pub fn are_unsettled(&self) -> bool {
+        self.seen.is_none() || self.trouble.as_ref().is_some_and(Trouble::is_unsettled)
+    }
+
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        self.paths.iter().map(|path| Stamp::of(path)).collect()
+    }
+
+    fn are_as_seen(&self, stamps: &[Option<Stamp>], now: SystemTime) -> bool {
+        let settled = |stamp: &Option<Stamp>| stamp.as_ref().is_none_or(|stamp| stamp.is_settled(now));
+        self.seen.as_ref().is_some_and(|seen| seen.stamps == stamps) && stamps.iter().all(settled)
+    }
+
+    fn trouble_may_pass(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.passing)
+    }
+
+    /// Reads the files if there may be something new in them.
+    fn read(&mut self, attention: Attention, now: SystemTime) -> Reading {
+        let stamps = self.stamps();
+        if attention == Attention::Glance && !self.trouble_may_pass() && self.are_as_seen(&stamps, now) {
+            return Reading::Same;
+        }
+        self.directories = directories(&self.paths);
+        let contents: Vec<Content> = self.paths.iter().map(|path| file::read(path)).collect();
+        if self.stamps() != stamps {
+            // Somebody is writing at this instant, and will be heard of again.
+            self.seen = None;
+            return Reading::Same;
+        }
+        let digest = digest(&contents);
+        let before = self.seen.take().filter(|seen| seen.digest == digest);
+        let is_new = before.is_none();
+        let since = before.map_or_else(Instant::now, |seen| seen.since);
+        self.seen = Some(Seen { stamps, digest, since });
+        if self.held == Some(digest) {
+            // Also when it is again as it was before somebody began to change it.
+            self.trouble = None;
+            Reading::Same
+        } else if is_new || self.trouble_may_pass() {
+            Reading::Other { contents, digest, unchanged_for: since.elapsed() }
+        } else {
+            Reading::Same
+        }
+    }
+}
+
+/// What reading came to.
+enum Reading {
+    /// Nothing that was not judged before.
+    Same,
+    Other {
+        contents: Vec<Content>,
+        digest: [u8; 32],
+        unchanged_for: Duration,
+    },
+}
+
+impl<T> Held<T> {
+    /// Nothing yet, of files that were not looked at yet.
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self { value: None, files: Files::new(paths) }
+    }
+
+    pub fn value(&self) -> Option<&T> {
+        self.value.as_ref()
+    }
+
+    /// Looks whether there is something new, and has `judge` say what it is. Whether what is held is still `fit`
+    /// decides over a last resort. Remarks on something that is taken end up in `remarks`.
+    pub fn look(
+        &mut self,
+        attention: Attention,
+        remarks: &mut Diagnostics,
+        judge: impl FnOnce(&[Content], &Circumstances<'_, T>, &mut Diagnostics) -> Offer<T>,
+        is_fit: impl Fn(&T) -> bool,
+    ) -> Outcome {
+        let now = SystemTime::now();
+        let Reading::Other { contents, digest, unchanged_for } = self.files.read(attention, now) else {
+            return if self.files.trouble.is_some() { Outcome::Refused } else { Outcome::Unchanged };
+        };
+        let circumstances = Circumstances { held: self.value.as_ref(), unchanged_for, now };
+        let mut found = Diagnostics::default();
+        let (taken, passing) = match judge(&contents, &circumstances, &mut found) {
+            Offer::Take(value) => (Some(value), false),
+            Offer::LastResort(value) if !self.value.as_ref().is_some_and(is_fit) => (Some(value), false),
+            Offer::LastResort(_) | Offer::Later => (None, true),
+            Offer::Nothing => (None, false),
+        };
+        if taken.is_some() {
+            self.value = taken;
+            self.files.held = Some(digest);
+            self.files.generation += 1;
+            self.files.taken_at = now;
+            self.files.trouble = None;
+            remarks.extend(found);
+            return Outcome::Taken;
+        }
+        self.files.trouble = match self.files.trouble.take() {
+            Some(trouble) if trouble.is_about(&found) => Some(Trouble { passing, ..trouble }),
+            _ => Some(Trouble { passing, ..Trouble::new(found) }),
+        };
+        Outcome::Refused
+    }
+}
+
+fn directories(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut directories: Vec<_> = paths.iter().flat_map(|path| file::directories(path)).collect();
+    directories.sort_unstable();
+    directories.dedup();
+    directories
+}
+
+/// The same for the same contents in the same files.
+fn digest(contents: &[Content]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for content in contents {
+        let bytes: &[u8] = match content {
+            Ok(bytes) => bytes,
+            Err(error) => error.as_bytes(),
+        };
+        context.update(&[u8::from(content.is_ok())]);
+        context.update(&bytes.len().to_be_bytes());
+        context.update(bytes);
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
+}

@@ -1,0 +1,266 @@
+//! What the files beside the configuration are for, and what makes them good enough: certificates and keys, the
+//! authorities of callers, the secrets of tickets, the admin token. Each is judged by its content alone, and what is
+//! found is said with the place in the configuration that names the file.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use zeroize::Zeroizing;
+
+use super::file;
+use super::held::{Attention, Circumstances, Content, Files, Held, Offer, Outcome};
+use crate::config::{self, Cname, Diagnostics, FilePath};
+use crate::tls::client_authority::ClientAuthority;
+use crate::tls::pem::{self, PemError};
+use crate::tls::tickets::Secret;
+use crate::tls::{Certificate, Finding, Part, Settings, Severity, pair};
+
+/// A chain that lost its intermediates is more often one that is still being written than one meant so.
+const SHRINKING: Duration = Duration::from_secs(5);
+
+/// The admin API's bearer token.
+pub type Token = Zeroizing<Vec<u8>>;
+
+/// Something held of files that the configuration names.
+pub trait Material {
+    fn files(&self) -> &Files;
+
+    fn files_mut(&mut self) -> &mut Files;
+
+    /// Looks whether the files hold something new, and holds it if it is good.
+    fn look(&mut self, attention: Attention, settings: &Settings, remarks: &mut Diagnostics) -> Outcome;
+}
+
+/// What `self.held` is a part of everywhere.
+macro_rules! files_of_held {
+    () => {
+        fn files(&self) -> &Files {
+            &self.held.files
+        }
+
+        fn files_mut(&mut self) -> &mut Files {
+            &mut self.held.files
+        }
+    };
+}
+
+/// A `[[cname]]` table's certificate and key.
+#[derive(Debug)]
+pub struct Pair {
+    pub cname: Cname,
+    pub held: Held<Arc<Certificate>>,
+    /// The serial number of the certificate before the one that is held.
+    pub replaced: Option<Box<str>>,
+}
+
+impl Pair {
+    pub fn new(cname: Cname, held: Held<Arc<Certificate>>) -> Self {
+        Self { cname, held, replaced: None }
+    }
+}
+
+impl Material for Pair {
+    files_of_held!();
+
+    fn look(&mut self, attention: Attention, _: &Settings, remarks: &mut Diagnostics) -> Outcome {
+        let (cname, now) = (&self.cname, SystemTime::now());
+        let is_valid = |served: &Arc<Certificate>| served.not_before() <= now && now < served.not_after();
+        let before = self.held.value().map(Arc::clone);
+        let outcome = self.held.look(
+            attention,
+            remarks,
+            |contents, circumstances, found| judge_pair(cname, contents, circumstances, found),
+            is_valid,
+        );
+        if outcome == Outcome::Taken {
+            self.replaced = before.map(|before| before.serial().into());
+        }
+        outcome
+    }
+}
+
+fn judge_pair(
+    cname: &Cname,
+    contents: &[Content],
+    circumstances: &Circumstances<'_, Arc<Certificate>>,
+    found: &mut Diagnostics,
+) -> Offer<Arc<Certificate>> {
+    let [chain, key] = contents else { return Offer::Nothing };
+    let chain = said(chain, "cert_pem", &cname.cert_pem, found);
+    let key = said(key, "key_pem", &cname.key_pem, found);
+    warn_if_others_can_read("key_pem", &cname.key_pem, found);
+    let (Some(chain), Some(key)) = (chain, key) else { return Offer::Nothing };
+
+    let files = pair::Files { chain: &cname.cert_pem.path, key: &cname.key_pem.path };
+    let examined = pair::examine(chain, key, files, Some(cname.name.as_str()), circumstances.now);
+    let has_errors = examined.has_errors();
+    for finding in &examined.findings {
+        match finding.part {
+            Part::Chain => report(finding, "cert_pem", &cname.cert_pem, found),
+            Part::Key => report(finding, "key_pem", &cname.key_pem, found),
+        }
+    }
+    let Some(certificate) = examined.certificate else { return Offer::Nothing };
+    let length = |certificate: &Certificate| certificate.certified().cert.len();
+    let shrank = circumstances.held.is_some_and(|held| length(held) > 1) && length(&certificate) == 1;
+    if shrank && circumstances.unchanged_for < SHRINKING {
+        let message = format!("cert_pem {}: the chain lost its intermediate certificates", cname.cert_pem.display());
+        let remedy = format!("waiting {} s for the rest of the file", SHRINKING.as_secs());
+        found.warning_with(cname.cert_pem.at.clone(), message, remedy);
+        return Offer::Later;
+    }
+    if has_errors { Offer::LastResort(Arc::new(certificate)) } else { Offer::Take(Arc::new(certificate)) }
+}
+
+/// The authorities of callers, and what they revoked; shared by all `[[cname]]` tables that name the same files.
+#[derive(Debug)]
+pub struct Callers {
+    /// The first of those tables.
+    pub cname: Cname,
+    pub held: Held<ClientAuthority>,
+}
+
+impl Material for Callers {
+    files_of_held!();
+
+    fn look(&mut self, attention: Attention, settings: &Settings, remarks: &mut Diagnostics) -> Outcome {
+        let cname = &self.cname;
+        self.held.look(
+            attention,
+            remarks,
+            |contents, _, found| judge_callers(cname, contents, settings, found),
+            |_| true,
+        )
+    }
+}
+
+fn judge_callers(
+    cname: &Cname,
+    contents: &[Content],
+    settings: &Settings,
+    found: &mut Diagnostics,
+) -> Offer<ClientAuthority> {
+    let (Some(ca_pem), Some(authorities)) = (&cname.client_ca_pem, contents.first()) else { return Offer::Nothing };
+    let authorities = pem_in(authorities, "client_ca_pem", ca_pem, pem::certificates, found);
+    let revoked = match (&cname.client_crl_pem, contents.get(1)) {
+        (Some(crl_pem), Some(revoked)) => pem_in(revoked, "client_crl_pem", crl_pem, pem::revocation_lists, found),
+        _ => Some(Vec::new()),
+    };
+    let (Some(authorities), Some(revoked)) = (authorities, revoked) else { return Offer::Nothing };
+    match ClientAuthority::new(Arc::clone(settings.provider()), authorities, revoked) {
+        Ok(authority) => Offer::Take(authority),
+        Err(problem) => {
+            found.error(ca_pem.at.clone(), format!("client_ca_pem {}: {problem}", ca_pem.display()));
+            Offer::Nothing
+        }
+    }
+}
+
+/// The secrets that session tickets are sealed with.
+#[derive(Debug)]
+pub struct Tickets {
+    pub file: FilePath,
+    pub held: Held<Vec<Secret>>,
+}
+
+impl Material for Tickets {
+    files_of_held!();
+
+    fn look(&mut self, attention: Attention, _: &Settings, remarks: &mut Diagnostics) -> Outcome {
+        let file = &self.file;
+        self.held.look(attention, remarks, |contents, _, found| judge_tickets(file, contents, found), |_| true)
+    }
+}
+
+fn judge_tickets(file: &FilePath, contents: &[Content], found: &mut Diagnostics) -> Offer<Vec<Secret>> {
+    let Some(text) = contents.first().and_then(|content| said(content, "ticket_keys", file, found)) else {
+        return Offer::Nothing;
+    };
+    warn_if_others_can_read("ticket_keys", file, found);
+    match Secret::parse(text) {
+        Ok(secrets) => Offer::Take(secrets),
+        Err(problem) => {
+            let path = file.display();
+            let remedy = format!("write one secret a line into it: openssl rand -base64 48 > {path}");
+            found.error_with(file.at.clone(), format!("ticket_keys {path}: {problem}"), remedy);
+            Offer::Nothing
+        }
+    }
+}
+
+/// The token that the admin API asks for.
+#[derive(Debug)]
+pub struct AdminToken {
+    pub file: FilePath,
+    pub held: Held<Token>,
+}
+
+impl Material for AdminToken {
+    files_of_held!();
+
+    fn look(&mut self, attention: Attention, _: &Settings, remarks: &mut Diagnostics) -> Outcome {
+        let file = &self.file;
+        self.held.look(attention, remarks, |contents, _, found| judge_token(file, contents, found), |_| true)
+    }
+}
+
+fn judge_token(file: &FilePath, contents: &[Content], found: &mut Diagnostics) -> Offer<Token> {
+    let Some(text) = contents.first().and_then(|content| said(content, "token_file", file, found)) else {
+        return Offer::Nothing;
+    };
+    warn_if_others_can_read("token_file", file, found);
+    let token = text.trim_ascii();
+    if token.len() >= config::MIN_TOKEN {
+        return Offer::Take(Zeroizing::new(token.to_vec()));
+    }
+    let remedy = format!("write a secret of at least {} characters into it", config::MIN_TOKEN);
+    found.error_with(file.at.clone(), format!("token_file {}: is too short", file.display()), remedy);
+    Offer::Nothing
+}
+
+/// What `read` finds in the content, or the reason why nothing said.
+fn pem_in<T>(
+    content: &Content,
+    key: &str,
+    file: &FilePath,
+    read: impl FnOnce(&[u8]) -> Result<T, PemError>,
+    found: &mut Diagnostics,
+) -> Option<T> {
+    let content = said(content, key, file, found)?;
+    let problem = match read(content) {
+        Ok(value) => return Some(value),
+        Err(problem) => problem.message(&file.path),
+    };
+    found.error(file.at.clone(), format!("{key} {}: {problem}", file.display()));
+    None
+}
+
+/// The content, or the reason why there is none said.
+fn said<'a>(content: &'a Content, key: &str, file: &FilePath, diagnostics: &mut Diagnostics) -> Option<&'a [u8]> {
+    match content {
+        Ok(bytes) => Some(bytes),
+        Err(problem) => {
+            diagnostics.error(file.at.clone(), format!("{key} {}: {problem}", file.display()));
+            None
+        }
+    }
+}
+
+fn report(finding: &Finding, key: &str, file: &FilePath, diagnostics: &mut Diagnostics) {
+    let message = format!("{key} {}: {}", file.display(), finding.message);
+    match (finding.severity, &finding.remedy) {
+        (Severity::Error, Some(remedy)) => diagnostics.error_with(file.at.clone(), message, remedy),
+        (Severity::Error, None) => diagnostics.error(file.at.clone(), message),
+        (Severity::Warning, Some(remedy)) => diagnostics.warning_with(file.at.clone(), message, remedy),
+        (Severity::Warning, None) => diagnostics.warning(file.at.clone(), message),
+        (Severity::Note, _) => {}
+    }
+}
+
+fn warn_if_others_can_read(key: &str, file: &FilePath, diagnostics: &mut Diagnostics) {
+    if file::is_readable_by_all(&file.path) {
+        let path = file.display();
+        let message = format!("{key} {path}: every user of this machine can read it, and it is a secret");
+        diagnostics.warning_with(file.at.clone(), message, format!("chmod o= {path}"));
+    }
+}

@@ -1,0 +1,96 @@
+//! Has the kernel tell of changes (inotify), as far as it can. It watches directories, never files: a file that is
+//! renamed into place, or a link that is swapped, is another file, and a watch on the old one would never tell.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Config, ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::{Message, config};
+
+/// The directories that are watched.
+pub(super) struct Watch {
+    /// Absent if the kernel does not tell, or is not to be asked; the poll goes on in any case.
+    watcher: Option<RecommendedWatcher>,
+    /// Each with the directory it was, by device and inode, when the watch began.
+    watched: HashMap<PathBuf, (u64, u64)>,
+    /// Whether it was said already that a directory cannot be watched.
+    told: bool,
+}
+
+impl Watch {
+    pub(super) fn new(config: &config::Reload, inbox: &SyncSender<Message>) -> Self {
+        let watcher = config.watch.then(|| watcher(inbox.clone()));
+        let watcher = watcher.and_then(|watcher| {
+            let interval = config.poll_interval;
+            watcher
+                .inspect_err(|error| tracing::warn!(%error, ?interval, "files cannot be watched; they are polled"))
+                .ok()
+        });
+        Self { watcher, watched: HashMap::new(), told: false }
+    }
+
+    /// Watches `wanted`, and nothing else.
+    pub(super) fn follow(&mut self, wanted: HashSet<PathBuf>) {
+        let Some(watcher) = &mut self.watcher else { return };
+        self.watched.retain(|directory, identity| {
+            let keep = wanted.contains(directory) && self::identity(directory) == Some(*identity);
+            if !keep {
+                // It may have gone by itself, with its directory.
+                let _ = watcher.unwatch(directory);
+            }
+            keep
+        });
+        for directory in wanted {
+            if self.watched.contains_key(&directory) {
+                continue;
+            }
+            let Some(identity) = identity(&directory) else { continue };
+            match watcher.watch(&directory, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.watched.insert(directory, identity)),
+                Err(error) if !self.told => {
+                    self.told = true;
+                    let remedy = match error.kind {
+                        ErrorKind::MaxFilesWatch => "; raise it: sysctl fs.inotify.max_user_watches=65536",
+                        _ => "",
+                    };
+                    tracing::warn!(directory = %directory.display(), %error, "cannot be watched, it is polled{remedy}");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn watcher(inbox: SyncSender<Message>) -> notify::Result<RecommendedWatcher> {
+    let missed = Arc::new(AtomicBool::new(false));
+    let on_event = move |event: notify::Result<Event>| {
+        let message = match event {
+            Ok(event) if event.need_rescan() => Message::MissedEvents,
+            Ok(event) if is_reading(event.kind) => return,
+            Ok(mut event) if !event.paths.is_empty() => Message::Changed(event.paths.swap_remove(0)),
+            Ok(_) => Message::MissedEvents,
+            Err(_) => Message::MissedEvents,
+        };
+        let message = if missed.swap(false, Relaxed) { Message::MissedEvents } else { message };
+        if let Err(TrySendError::Full(_)) = inbox.try_send(message) {
+            missed.store(true, Relaxed);
+        }
+    };
+    RecommendedWatcher::new(on_event, Config::default())
+}
+
+/// Whether nothing was changed: the files are opened and read by this very program whenever something was.
+fn is_reading(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
+fn identity(directory: &Path) -> Option<(u64, u64)> {
+    fs::metadata(directory).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}

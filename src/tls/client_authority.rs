@@ -1,0 +1,56 @@
+//! Who may connect under a CNAME that asks callers for a certificate (RFC 8446 section 4.3.2).
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+
+/// The authorities whose certificates are taken from callers, and the certificates they revoked.
+#[derive(Clone, Debug)]
+pub struct ClientAuthority(Arc<dyn ClientCertVerifier>);
+
+/// Why a caller's certificates could not be checked with these authorities.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientAuthorityError {
+    #[error("certificate {0} in the file cannot be an authority: {1}")]
+    Authority(usize, rustls::Error),
+    #[error("the revocation lists cannot be used: {0}")]
+    Verifier(String),
+}
+
+impl ClientAuthority {
+    /// Takes callers whose certificate leads to one of `authorities` and is in none of `revoked`. With at least one
+    /// list, a caller whose issuer has published none in there is refused: what cannot be checked is not trusted.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientAuthorityError`].
+    pub fn new(
+        provider: Arc<CryptoProvider>,
+        authorities: Vec<CertificateDer<'static>>,
+        revoked: Vec<CertificateRevocationListDer<'static>>,
+    ) -> Result<Self, ClientAuthorityError> {
+        let mut roots = RootCertStore::empty();
+        for (index, authority) in authorities.into_iter().enumerate() {
+            roots.add(authority).map_err(|error| ClientAuthorityError::Authority(index + 1, error))?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .with_crls(revoked)
+            .only_check_end_entity_revocation()
+            .build()
+            .map_err(|error| ClientAuthorityError::Verifier(error.to_string()))?;
+        Ok(Self(verifier))
+    }
+
+    /// Whether both are one, not only alike.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.0)
+    }
+}
