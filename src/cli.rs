@@ -1,7 +1,9 @@
 //! The command line. Exit codes: 0 done, 1 it failed or is invalid, 2 wrong usage.
 
+mod admin;
 mod check;
 mod demo;
+mod reload;
 mod serve;
 
 use std::path::PathBuf;
@@ -26,6 +28,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Opens and checks everything the configuration names, and says all that is wrong
     Check(check::Arguments),
+    /// Has a running front end read its files now, and says what it took
+    Reload(reload::Arguments),
 }
 
 /// Which configuration a command is about.
@@ -57,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Reload(arguments) => reload::run(arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

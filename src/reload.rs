@@ -232,7 +232,7 @@ fn log_taken(report: &Report) {
             cert_pem,
             old_serial = replaced_serial,
             new_serial = serial,
-            not_after = not_after.map(|date| tracing::field::display(humantime::format_rfc3339_seconds(date))),
+            not_after,
             "certificate taken"
         );
     }

@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod caller;
+mod caller_certificate;
 pub mod catalog;
 pub mod error;
 pub mod exchange;

@@ -136,7 +136,7 @@ fn every_key_has_its_effect() {
 #[test]
 fn paths_are_relative_to_the_file_they_are_written_in() {
     let (config, _) = load(Path::new("tests/config/valid/full.toml"));
-    let files: Vec<_> = config.cnames.iter().map(|cname| (cname.cert_pem.as_path(), cname.key_pem.as_path())).collect();
+    let files: Vec<_> = config.cnames.iter().map(|cname| (cname.cert_pem.path.as_path(), cname.key_pem.path.as_path())).collect();
     let directory = Path::new("tests/config/valid");
     assert_eq!(
         files,
@@ -146,8 +146,8 @@ fn paths_are_relative_to_the_file_they_are_written_in() {
             (&*directory.join("included/wildcard.pem"), &*directory.join("included/wildcard.key.pem")),
         ]
     );
-    assert_eq!(config.cnames[2].cert_pem_at.to_string(), "tests/config/valid/included/models.toml:4:12");
-    assert_eq!(config.admin.token_file, Some(directory.join("admin.token")));
+    assert_eq!(config.cnames[2].cert_pem.at.to_string(), "tests/config/valid/included/models.toml:4:12");
+    assert_eq!(config.admin.token_file.as_ref().map(|file| &file.path), Some(&directory.join("admin.token")));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `scorefront check`: everything that is wrong, before it is served.
 
+mod names;
+
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -34,7 +36,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Ok((environment, mut diagnostics)) => {
             let config = environment.config();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(reach_replicas(config, &mut diagnostics));
+            runtime.block_on(async {
+                names::resolve_all(config, &mut diagnostics).await;
+                reach_replicas(config, &mut diagnostics).await;
+            });
+            // A name server that does not answer is not waited for.
+            runtime.shutdown_background();
             let (cnames, services) = (config.cnames.len(), config.services.len());
             (diagnostics, format!("valid: {cnames} [[cname]] and {services} [[service]] tables"))
         }

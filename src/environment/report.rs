@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Environment;
 use super::held::{Files, Outcome};
@@ -14,7 +14,7 @@ use crate::config::Severity;
 use crate::tls::{Certificate, Identity};
 
 /// What one look came to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     pub config: ConfigReport,
     pub certificates: Vec<CertificateReport>,
@@ -60,7 +60,7 @@ impl Report {
 }
 
 /// What became of the files' content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Taking {
     Unchanged,
@@ -78,30 +78,30 @@ impl From<Outcome> for Taking {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ConfigReport {
     pub result: Taking,
     /// As `scorefront check` says them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CertificateReport {
     pub cname: String,
     pub cert_pem: String,
     pub key_pem: String,
     pub result: Taking,
     /// Of what was served before what was taken.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_serial: Option<String>,
     /// Of what is served now.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "date")]
-    pub not_after: Option<SystemTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<String>,
     /// Why what the files hold is not served.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
 }
 
@@ -115,17 +115,17 @@ impl CertificateReport {
             result: outcome.into(),
             replaced_serial: replaced.map(str::to_owned),
             serial: held.value().map(|certificate| certificate.serial().to_owned()),
-            not_after: held.value().map(|certificate| certificate.not_after()),
+            not_after: held.value().map(|certificate| rfc3339(certificate.not_after()).to_string()),
             errors: errors(&held.files),
         }
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileReport {
     pub files: Vec<String>,
     pub result: Taking,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
 }
 
@@ -186,7 +186,7 @@ pub struct CertificateStatus {
     pub generation: u64,
     pub last_reload_ok: bool,
     /// Why what the files hold is not served.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
     #[serde(rename = "handshakes", serialize_with = "handshakes")]
     pub identity: Option<Arc<Identity>>,
@@ -258,16 +258,13 @@ fn errors(files: &Files) -> Vec<String> {
     errors.map(ToString::to_string).collect()
 }
 
-/// RFC 3339, to the second, in UTC.
-pub fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&humantime::format_rfc3339_seconds(*time))
+/// To the second, in UTC.
+fn rfc3339(time: SystemTime) -> impl std::fmt::Display {
+    humantime::format_rfc3339_seconds(time)
 }
 
-fn date<S: Serializer>(date: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    match date {
-        Some(date) => time(date, serializer),
-        None => serializer.serialize_none(),
-    }
+fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&rfc3339(*time))
 }
 
 fn handshakes<S: Serializer>(identity: &Option<Arc<Identity>>, serializer: S) -> Result<S::Ok, S::Error> {

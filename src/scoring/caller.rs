@@ -12,6 +12,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::caller_certificate::CallerCertificate;
 use super::exchange::Exchange;
 use crate::tls::Handshake;
 
@@ -26,6 +27,8 @@ pub struct Caller {
     pub forwarded_for: HeaderValue,
     /// Absent on the plain HTTP listener.
     pub tls: Option<Handshake>,
+    /// What the caller showed of itself, where it was asked to.
+    pub certificate: Option<Box<CallerCertificate>>,
     /// Requests that are being answered now.
     pub in_flight: Cell<u32>,
     /// Whether there has been a request.
@@ -50,11 +53,14 @@ impl Caller {
     }
 
     fn new(peer: SocketAddr, tls: Option<Handshake>) -> Self {
+        let certificate = tls.as_ref().and_then(|handshake| handshake.caller.as_ref());
+        let certificate = certificate.map(|certificate| Box::new(CallerCertificate::new(certificate)));
         let address = peer.ip().to_canonical().to_string();
         Self {
             peer,
             forwarded_for: HeaderValue::try_from(address).unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             tls,
+            certificate,
             in_flight: Cell::new(0),
             used: Cell::new(false),
             idle_since: Cell::new(Instant::now()),

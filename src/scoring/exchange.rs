@@ -221,6 +221,7 @@ impl Exchange {
                 _ => "HTTP/1.1",
             }),
             tls: self.caller.tls.as_ref().map(|tls| tls_version(tls.version)),
+            client_certificate: self.caller.certificate.as_ref().map(|certificate| &*certificate.subject),
             method: Some(self.method.as_str()),
             path: Some(path.split_at(path.floor_char_boundary(MAX_LOGGED_PATH)).0),
             service: self.service.get().map(|service| &*service.name),

@@ -9,6 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, Version};
 
+use super::caller_certificate::{CLIENT_CERT, CLIENT_CERT_CHAIN};
 use super::error::Refusal;
 use super::exchange::Exchange;
 
@@ -88,6 +89,9 @@ pub fn to_replica(exchange: &Exchange, keyed: bool, version: Version, headers: &
     headers.insert(X_FORWARDED_PROTO, exchange.caller.scheme());
     if let Some(host) = exchange.host.get() {
         headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+    if let Some(certificate) = &exchange.caller.certificate {
+        certificate.write(headers);
     }
 }
 
@@ -171,6 +175,8 @@ fn is_forged_or_replaced(name: &HeaderName) -> bool {
         || (name.as_str().starts_with("x-")
             && (name.as_str().starts_with("x-forwarded-")
                 || *name == "x-real-ip"
+                || *name == CLIENT_CERT
+                || *name == CLIENT_CERT_CHAIN
                 || *name == X_REQUEST_ID
                 || *name == X_MS_REQUEST_ID
                 || *name == X_MS_CLIENT_REQUEST_ID

@@ -39,6 +39,9 @@ pub struct Line<'a> {
     pub protocol: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<&'static str>,
+    /// The subject of the certificate that the caller showed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<&'a str>,
     /// Without the query, which may hold anything.
@@ -109,6 +112,7 @@ impl<'a> Line<'a> {
             host: None,
             protocol: None,
             tls: None,
+            client_certificate: None,
             method: None,
             path: None,
             service: None,
