@@ -4,10 +4,15 @@
 //! [`CertificateTable`] and gives back streams and [`HandshakeError`]s that others count and log.
 
 mod certificate;
+pub mod chain;
 pub mod facts;
 pub mod finding;
+pub mod foreign;
+mod names;
 pub mod pair;
-mod pem;
+pub mod pem;
+mod remedy;
+mod strength;
 mod table;
 
 use std::io;
