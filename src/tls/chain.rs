@@ -194,12 +194,17 @@ fn forged(members: &[Member<'_>], issued: usize, impostor: usize) -> Finding {
         .remedy("an authority was renewed under its old name: put the certificate of the key that signed in its place")
 }
 
+/// Which of two certificates of one authority comes first matters to nobody, so subjects are compared.
 fn wrong_order(members: &[Member<'_>], path: &[usize]) -> Option<Finding> {
-    // Where the other ways up stand among themselves matters to nobody: only what was reordered is said.
-    if path.is_sorted() {
+    let subjects = |path: &[usize]| -> Vec<String> {
+        path.iter().filter_map(|&at| members.get(at)).map(|member| member.facts.subject.clone()).collect()
+    };
+    let mut in_file = path.to_vec();
+    in_file.sort_unstable();
+    let order = subjects(path);
+    if order == subjects(&in_file) {
         return None;
     }
-    let order: Vec<_> = path.iter().filter_map(|&at| members.get(at)).map(|member| &*member.facts.subject).collect();
     let message = "its certificates are not in order: the server's own comes first, then each one's issuer";
     Some(warning(message).remedy(format!("they are sent in order; in the file this would be: {}", order.join("; "))))
 }
