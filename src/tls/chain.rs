@@ -56,7 +56,10 @@ pub fn order(certificates: Vec<CertificateDer<'static>>, key: Option<&[u8]>) -> 
     findings.extend(second_leaf(&members, leaf, &strangers));
     findings.extend(impostors.iter().map(|&(issued, impostor)| forged(&members, issued, impostor)));
     findings.extend(wrong_order(&members, &path));
-    findings.extend(unrelated(&members, &strangers, &impostors));
+    // What stands above an impostor would be said to be unrelated, and is not to blame.
+    if impostors.is_empty() {
+        findings.extend(unrelated(&members, &strangers));
+    }
     findings.extend(roots.iter().map(|&root| root_left_out(&members, root)));
 
     let lacks_issuer = path.len() == 1
@@ -209,11 +212,9 @@ fn wrong_order(members: &[Member<'_>], path: &[usize]) -> Option<Finding> {
     Some(warning(message).remedy(format!("they are sent in order; in the file this would be: {}", order.join("; "))))
 }
 
-fn unrelated(members: &[Member<'_>], strangers: &[usize], impostors: &[(usize, usize)]) -> Option<Finding> {
-    let is_told = |at: usize| impostors.iter().any(|(_, impostor)| *impostor == at);
+fn unrelated(members: &[Member<'_>], strangers: &[usize]) -> Option<Finding> {
     let names: Vec<_> = strangers
         .iter()
-        .filter(|&&at| !is_told(at))
         .filter_map(|&at| members.get(at))
         .filter(|member| member.facts.is_ca)
         .map(|member| &*member.facts.subject)

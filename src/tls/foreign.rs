@@ -47,7 +47,7 @@ impl Foreign {
             Self::RevocationList => "a revocation list (CRL) in DER form",
             Self::PublicKey => "a public key in DER form",
             Self::JavaKeystore => "a Java keystore",
-            Self::Base64OfPem => "PEM text that was encoded in base64 once more, as in a Kubernetes Secret",
+            Self::Base64OfPem => "PEM encoded in base64 once more, as in a Kubernetes Secret",
             Self::Base64OfDer => "base64 without the BEGIN and END lines of PEM",
             Self::Utf16 => "text in UTF-16, as PowerShell's > writes it",
             Self::Html => "an HTML page",

@@ -70,9 +70,19 @@ pub fn examine(chain: &[u8], key: &[u8], files: Files<'_>, cname: Option<&str>, 
     {
         return Examined { certificate: None, findings: swapped(files) };
     }
-    let key = signing_key(key, &remedy, &mut findings);
-    let public = key.as_ref().and_then(|key| key.public_key()).map(|public| public.to_vec());
+    let key = signing_key(key, &remedy);
+    let public = key.as_ref().ok().and_then(|key| key.public_key()).map(|public| public.to_vec());
     let chain = ordered(chain, public.as_deref(), &remedy, &mut findings);
+    let leaf = chain.as_ref().and_then(|chain| chain.facts.first());
+    // A leaf with a key of no use says so itself, and better.
+    let is_told = leaf.is_some_and(|leaf| !strength::is_usable(&leaf.key));
+    let key = key
+        .map_err(|finding| {
+            if !is_told {
+                findings.push(finding)
+            }
+        })
+        .ok();
     let certificate = chain.and_then(|chain| {
         let is_usable = check(&chain, &remedy, now, &mut findings);
         let key = key?;
@@ -98,15 +108,14 @@ pub fn examine_chain(chain: &[u8], file: &Path, now: SystemTime) -> ExaminedChai
     ExaminedChain { certificates, facts, findings: errors_first(findings) }
 }
 
-/// The key as rustls signs with it; what is wrong with it goes to the findings.
+/// The key as rustls signs with it.
 fn signing_key(
     key: Result<Zeroizing<PrivateKeyDer<'static>>, PemError>,
     remedy: &Remedy<'_>,
-    findings: &mut Vec<Finding>,
-) -> Option<Arc<dyn SigningKey>> {
-    let key = key.map_err(|problem| findings.push(problem.finding(Part::Key, remedy))).ok()?;
+) -> Result<Arc<dyn SigningKey>, Finding> {
+    let key = key.map_err(|problem| problem.finding(Part::Key, remedy))?;
     // What rustls says of it is of no help, and not ours to vouch for.
-    aws_lc_rs::sign::any_supported_type(&key).map_err(|_| findings.push(unusable(remedy))).ok()
+    aws_lc_rs::sign::any_supported_type(&key).map_err(|_| unusable(remedy))
 }
 
 fn ordered(

@@ -134,7 +134,7 @@ impl Kind {
             Self::TrustedCertificate => "a certificate in OpenSSL's own form (TRUSTED CERTIFICATE)",
             Self::Key => "a private key",
             Self::EncryptedKey(_) => "an encrypted private key",
-            Self::OpenSshKey => "a private key in the form of OpenSSH",
+            Self::OpenSshKey => "a key in the form of OpenSSH",
             Self::DsaKey => "a DSA key, which TLS has given up",
             Self::PublicKey => "a public key",
             Self::Request => "a certificate request (CSR)",

@@ -28,7 +28,7 @@ impl Remedy<'_> {
                 self.of_foreign(*foreign, part, matches!(error, PemError::Mislabelled { .. }))
             }
             PemError::NoBreaks { .. } | PemError::EscapedBreaks { .. } => line_breaks(file),
-            PemError::Marker { .. } => "write the line as it should be, such as -----BEGIN CERTIFICATE-----".to_owned(),
+            PemError::Marker { .. } => format!("write the line as it should be, such as {}", begin(part)),
             PemError::Indented { .. } => format!(r"take the blanks away: sed -i 's/^[[:blank:]]*//' {}", quoted(file)),
             PemError::NoCertificate(found) | PemError::NoKey(found) => self.of_other(found, part),
             PemError::SeveralKeys(_) => "keep the one that belongs to the certificate".to_owned(),
@@ -54,6 +54,13 @@ impl Remedy<'_> {
         match (foreign, part) {
             // A block of PEM is no file to convert; import reads it whatever it is called.
             (Foreign::Certificate | Foreign::Pkcs7, Part::Chain) => format!("convert it: {}", self.import()),
+            (Foreign::EncryptedKey, Part::Key) if is_in_pem => {
+                let file = quoted(file);
+                format!(
+                    "write the right label, and have it decrypted: sed -i 's/ PRIVATE/ ENCRYPTED PRIVATE/' {file} && {}",
+                    self.import()
+                )
+            }
             (Foreign::Pkcs8 | Foreign::Pkcs1 | Foreign::Sec1 | Foreign::EncryptedKey, Part::Key) if !is_in_pem => {
                 format!("convert it: {}", self.import())
             }
@@ -131,6 +138,13 @@ fn wanted(part: Part) -> &'static str {
     match part {
         Part::Chain => CERTIFICATE_WANTED,
         Part::Key => KEY_WANTED,
+    }
+}
+
+fn begin(part: Part) -> &'static str {
+    match part {
+        Part::Chain => "-----BEGIN CERTIFICATE-----",
+        Part::Key => "-----BEGIN PRIVATE KEY-----",
     }
 }
 

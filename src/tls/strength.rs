@@ -14,6 +14,9 @@ const MIN_RSA_BITS: usize = 2048;
 /// one issued by hand; a day is the last chance.
 const STAGES: [u8; 4] = [1, 7, 14, 30];
 
+const RENEW: &str = "have it renewed and put the new one in its place";
+const NEWER_INTERMEDIATE: &str = "put the authority's current one in its place; the authority offers it for download";
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The smallest of 30, 14, 7 and 1 days within which `not_after` is, and 0 when it is over.
@@ -28,7 +31,7 @@ pub(super) fn expiry_stage(not_after: SystemTime, now: SystemTime) -> Option<u8>
 pub(super) fn check(chain: &[Facts], cname: Option<&str>, now: SystemTime) -> Vec<Finding> {
     let Some((leaf, intermediates)) = chain.split_first() else { return Vec::new() };
     let mut findings = Vec::new();
-    findings.extend(time(leaf, "the certificate", now));
+    findings.extend(time(leaf, "the certificate", RENEW, now));
     findings.extend(purpose(leaf));
     findings.extend(key(leaf, "the certificate", &reissue(cname)));
     if !leaf.is_self_issued {
@@ -40,7 +43,7 @@ pub(super) fn check(chain: &[Facts], cname: Option<&str>, now: SystemTime) -> Ve
     for intermediate in intermediates {
         let who = format!("the intermediate {}", intermediate.subject);
         let remedy = "ask the authority for a chain that callers take";
-        findings.extend(time(intermediate, &who, now));
+        findings.extend(time(intermediate, &who, NEWER_INTERMEDIATE, now));
         findings.extend(authority(intermediate, &who));
         findings.extend(key(intermediate, &who, remedy));
         findings.extend(signature(intermediate, &who));
@@ -48,7 +51,7 @@ pub(super) fn check(chain: &[Facts], cname: Option<&str>, now: SystemTime) -> Ve
     findings
 }
 
-fn time(facts: &Facts, who: &str, now: SystemTime) -> Option<Finding> {
+fn time(facts: &Facts, who: &str, remedy: &str, now: SystemTime) -> Option<Finding> {
     let ends = date(facts.not_after);
     if let Ok(until) = facts.not_before.duration_since(now)
         && !until.is_zero()
@@ -59,16 +62,14 @@ fn time(facts: &Facts, who: &str, now: SystemTime) -> Option<Finding> {
     match expiry_stage(facts.not_after, now)? {
         0 => {
             let since = now.duration_since(facts.not_after).unwrap_or_default();
-            Some(error(format!("{who} expired on {ends}, {} ago", span(since))).remedy(RENEW))
+            Some(error(format!("{who} expired on {ends}, {} ago", span(since))).remedy(remedy))
         }
         _ => {
             let left = facts.not_after.duration_since(now).unwrap_or_default();
-            Some(warning(format!("{who} expires on {ends}, in {}", span(left))).remedy(RENEW))
+            Some(warning(format!("{who} expires on {ends}, in {}", span(left))).remedy(remedy))
         }
     }
 }
-
-const RENEW: &str = "have it renewed and put the new one in its place";
 
 fn purpose(leaf: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -106,16 +107,17 @@ fn key(facts: &Facts, who: &str, remedy: &str) -> Option<Finding> {
         KeyKind::Rsa { bits } if *bits < MIN_RSA_BITS => {
             format!("{who} has a key of {bits} bits (RSA); callers refuse less than {MIN_RSA_BITS}")
         }
-        kind if !is_supported(kind) => format!("{who} has a key of a kind that callers do not take: {kind}"),
+        kind if !is_usable(kind) => format!("{who} has a key of a kind that callers do not take: {kind}"),
         _ => return None,
     };
     Some(error(message).remedy(remedy))
 }
 
-/// What rustls signs with, and what callers commonly verify.
-pub(super) fn is_supported(kind: &KeyKind) -> bool {
+/// Whether rustls signs with it and callers commonly verify it.
+pub(super) fn is_usable(kind: &KeyKind) -> bool {
     match kind {
-        KeyKind::Rsa { .. } | KeyKind::Ed25519 => true,
+        KeyKind::Rsa { bits } => *bits >= MIN_RSA_BITS,
+        KeyKind::Ed25519 => true,
         KeyKind::Ecdsa { curve } => matches!(curve.as_str(), "P-256" | "P-384" | "P-521"),
         KeyKind::Other(_) => false,
     }
