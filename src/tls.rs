@@ -4,12 +4,17 @@
 //! [`CertificateTable`] and gives back streams and [`HandshakeError`]s that others count and log.
 
 mod certificate;
+pub mod chain;
 pub mod client_authority;
 pub mod facts;
 pub mod finding;
+pub mod foreign;
 mod identity;
+mod names;
 pub mod pair;
 pub mod pem;
+mod remedy;
+mod strength;
 mod table;
 pub mod tickets;
 

@@ -136,7 +136,8 @@ fn every_key_has_its_effect() {
 #[test]
 fn paths_are_relative_to_the_file_they_are_written_in() {
     let (config, _) = load(Path::new("tests/config/valid/full.toml"));
-    let files: Vec<_> = config.cnames.iter().map(|cname| (cname.cert_pem.path.as_path(), cname.key_pem.path.as_path())).collect();
+    let files: Vec<_> =
+        config.cnames.iter().map(|cname| (cname.cert_pem.path.as_path(), cname.key_pem.path.as_path())).collect();
     let directory = Path::new("tests/config/valid");
     assert_eq!(
         files,

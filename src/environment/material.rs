@@ -141,9 +141,13 @@ fn judge_callers(
     found: &mut Diagnostics,
 ) -> Offer<ClientAuthority> {
     let (Some(ca_pem), Some(authorities)) = (&cname.client_ca_pem, contents.first()) else { return Offer::Nothing };
-    let authorities = pem_in(authorities, "client_ca_pem", ca_pem, pem::certificates, found);
+    let wanted = "name the PEM file with the certificates of the authorities that issue callers' certificates";
+    let authorities = pem_in(authorities, "client_ca_pem", ca_pem, wanted, pem::certificates, found);
     let revoked = match (&cname.client_crl_pem, contents.get(1)) {
-        (Some(crl_pem), Some(revoked)) => pem_in(revoked, "client_crl_pem", crl_pem, pem::revocation_lists, found),
+        (Some(crl_pem), Some(revoked)) => {
+            let wanted = "name the PEM file with the authorities' revocation lists";
+            pem_in(revoked, "client_crl_pem", crl_pem, wanted, pem::revocation_lists, found)
+        }
         _ => Some(Vec::new()),
     };
     let (Some(authorities), Some(revoked)) = (authorities, revoked) else { return Offer::Nothing };
@@ -223,15 +227,16 @@ fn pem_in<T>(
     content: &Content,
     key: &str,
     file: &FilePath,
+    wanted: &str,
     read: impl FnOnce(&[u8]) -> Result<T, PemError>,
     found: &mut Diagnostics,
 ) -> Option<T> {
     let content = said(content, key, file, found)?;
     let problem = match read(content) {
         Ok(value) => return Some(value),
-        Err(problem) => problem.message(&file.path),
+        Err(problem) => problem,
     };
-    found.error(file.at.clone(), format!("{key} {}: {problem}", file.display()));
+    found.error_with(file.at.clone(), format!("{key} {}: {problem}", file.display()), wanted);
     None
 }
 

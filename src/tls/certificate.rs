@@ -7,11 +7,11 @@ use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::SignatureAlgorithm;
-use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::pki_types::CertificateDer;
+use rustls::sign::{CertifiedKey, SigningKey};
 
 use super::facts::Facts;
+use super::{names, strength};
 
 /// A certificate that can be served, and what operators and the request path ask about it.
 #[derive(Debug)]
@@ -25,39 +25,19 @@ pub struct Certificate {
     serial: Box<str>,
 }
 
-/// Why a chain and a key are no pair.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CertificateError {
-    #[error("cannot be read: {0}")]
-    Unreadable(String),
-    #[error("cannot be used: {0}")]
-    UnusableKey(String),
-    #[error("does not belong to the certificate: their public keys differ")]
-    Mismatch,
-}
-
 impl Certificate {
-    /// Puts together a chain, leaf first, and a key.
-    ///
-    /// # Errors
-    ///
-    /// See [`CertificateError`].
-    pub fn new(
-        chain: Vec<CertificateDer<'static>>,
-        key: &PrivateKeyDer<'static>,
-        leaf: Facts,
-    ) -> Result<Self, CertificateError> {
-        let key = any_supported_type(key).map_err(|error| CertificateError::UnusableKey(error.to_string()))?;
-        let certified = CertifiedKey::new(chain, key);
-        certified.keys_match().map_err(|_| CertificateError::Mismatch)?;
-        Ok(Self {
-            certified: Arc::new(certified),
+    /// Puts together a chain, leaf first, and the key that is known to be the leaf's.
+    pub(super) fn new(mut chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>, leaf: Facts) -> Self {
+        // Kept by the ten thousand, and for as long as the process runs.
+        chain.shrink_to_fit();
+        Self {
+            certified: Arc::new(CertifiedKey::new(chain, key)),
             names: leaf.names.into(),
             addresses: leaf.addresses.into(),
             not_before: leaf.not_before,
             not_after: leaf.not_after,
             serial: leaf.serial.into(),
-        })
+        }
     }
 
     /// The chain and the key as rustls takes them.
@@ -74,22 +54,12 @@ impl Certificate {
     /// Whether this certificate proves that we are `host`: a lower-case DNS name without trailing dot, or an IP
     /// address (RFC 9525 section 6: subjectAltName only, a wildcard stands for exactly one whole label).
     pub fn covers(&self, host: &str) -> bool {
-        let covers = |name: &str| match name.strip_prefix("*.") {
-            Some(parent) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
-            None => name == host,
-        };
-        if self.names.iter().any(|name| covers(name)) {
-            return true;
-        }
-        !self.addresses.is_empty() && host.parse().is_ok_and(|address| self.addresses.contains(&address))
+        names::covers(&self.names, &self.addresses, host)
     }
 
     /// Whether a CNAME (exact, or `*.` and a name) may be served with this certificate.
     pub fn covers_cname(&self, cname: &str) -> bool {
-        match cname.strip_prefix("*.") {
-            Some(_) => self.names.iter().any(|name| **name == *cname),
-            None => self.covers(cname),
-        }
+        names::covers_cname(&self.names, &self.addresses, cname)
     }
 
     /// DNS names of the leaf's subjectAltName, lower case.
@@ -113,6 +83,12 @@ impl Certificate {
             let _ = write!(text, "{byte:02x}");
             text
         })
+    }
+
+    /// The smallest of 30, 14, 7 and 1 days within which it expires, and 0 when it has: whoever watches it speaks of it
+    /// each time this changes.
+    pub fn expiry_stage(&self, now: SystemTime) -> Option<u8> {
+        strength::expiry_stage(self.not_after, now)
     }
 
     /// The leaf's serial number, in hexadecimal.

@@ -2,6 +2,10 @@
 //! says it knows which file it was, and in which place of the configuration it is written.
 
 use std::fmt;
+use std::path::Path;
+
+/// How many names a message lists before it counts the rest.
+const LISTED: usize = 10;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +41,10 @@ impl Finding {
         Self { severity, part, message: message.into(), remedy: None }
     }
 
+    pub(super) fn error(part: Part, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, part, message)
+    }
+
     pub fn remedy(self, remedy: impl Into<String>) -> Self {
         Self { remedy: Some(remedy.into()), ..self }
     }
@@ -49,5 +57,28 @@ impl fmt::Display for Finding {
             Some(remedy) => write!(f, "; {remedy}"),
             None => Ok(()),
         }
+    }
+}
+
+/// `items` for a message: the first ten, and how many more there are.
+pub(super) fn listed(items: &[impl AsRef<str>], separator: &str) -> String {
+    let list = items.iter().take(LISTED).map(AsRef::as_ref).collect::<Vec<_>>().join(separator);
+    match items.len().saturating_sub(LISTED) {
+        0 => list,
+        more => format!("{list} and {more} more"),
+    }
+}
+
+/// A file's name as a shell takes it.
+pub(super) fn quoted(file: &Path) -> String {
+    quoted_text(&file.to_string_lossy())
+}
+
+/// A word as a shell takes it: in quotes where it means anything else without them.
+pub(super) fn quoted_text(word: &str) -> String {
+    let plain = |char: char| char.is_alphanumeric() || "/._-+=:,@%".contains(char);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }

@@ -163,9 +163,11 @@ fn server_config(
 struct Resolver(Arc<[Arc<Certificate>]>);
 
 impl ResolvesServerCert for Resolver {
-    /// The first whose signature the caller says it can verify.
+    /// The first whose signature the caller says it can verify. Where there is none, any: rustls then says so by
+    /// itself (`handshake_failure`), while without a certificate it would deny the access.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let mut keys = self.0.iter().map(|certificate| certificate.certified());
-        keys.find(|certified| certified.key.choose_scheme(hello.signature_schemes()).is_some()).cloned()
+        let fitting = keys.find(|certified| certified.key.choose_scheme(hello.signature_schemes()).is_some());
+        fitting.or(self.0.first().map(|certificate| certificate.certified())).cloned()
     }
 }
