@@ -88,7 +88,7 @@ impl DemoEnvironment {
         let directory = self.path().join("certs").join(CNAME);
         fs::create_dir_all(&directory)?;
         fs::write(self.ca_pem(), ca.pem())?;
-        fs::write(directory.join("cert.pem"), leaf.pem())?;
+        fs::write(directory.join("cert.pem"), leaf.pem() + &ca.pem())?;
         write_secret(&directory.join("key.pem"), &key.serialize_pem())?;
         Ok(())
     }

@@ -89,7 +89,21 @@ fn judge_pair(
     let chain = said(chain, "cert_pem", &cname.cert_pem, found);
     let key = said(key, "key_pem", &cname.key_pem, found);
     warn_if_others_can_read("key_pem", &cname.key_pem, found);
-    let (Some(chain), Some(key)) = (chain, key) else { return Offer::Nothing };
+    let (chain, key) = match (chain, key) {
+        (Some(chain), Some(key)) => (chain, key),
+        // One of the two cannot be read at all; the other may be wrong as well.
+        (chain, key) => {
+            if let Some(Err(problem)) = chain.map(pem::certificates) {
+                let problem = problem.message(Part::Chain, &cname.cert_pem.path);
+                found.error(cname.cert_pem.at.clone(), format!("cert_pem {}: {problem}", cname.cert_pem.display()));
+            }
+            if let Some(Err(problem)) = key.map(pem::private_key) {
+                let problem = problem.message(Part::Key, &cname.key_pem.path);
+                found.error(cname.key_pem.at.clone(), format!("key_pem {}: {problem}", cname.key_pem.display()));
+            }
+            return Offer::Nothing;
+        }
+    };
 
     let files = pair::Files { chain: &cname.cert_pem.path, key: &cname.key_pem.path };
     let examined = pair::examine(chain, key, files, Some(cname.name.as_str()), circumstances.now);

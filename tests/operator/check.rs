@@ -40,7 +40,25 @@ fn check(environment: &Environment, arguments: &[&str]) -> String {
     let output = environment.run("check", arguments);
     let said = said(&output);
     assert_no_key_in(&said, environment);
-    said.replace(environment.path().to_str().expect("UTF-8"), "ENV")
+    fixed(&said.replace(environment.path().to_str().expect("UTF-8"), "ENV"))
+}
+
+/// The same every day and for every certificate.
+fn fixed(said: &str) -> String {
+    let words: Vec<_> = said.split(' ').collect();
+    let fixed = words.iter().enumerate().map(|(index, word)| {
+        let number = word.trim_end_matches([')', ':']);
+        let before = index.checked_sub(1).map(|before| words[before]);
+        let after = words.get(index + 1);
+        if before.is_some_and(|before| before.ends_with("serial")) {
+            word.replace(number, "SERIAL")
+        } else if after.is_some_and(|after| after.starts_with("days")) {
+            word.replace(number, "N")
+        } else {
+            (*word).to_owned()
+        }
+    });
+    fixed.collect::<Vec<_>>().join(" ")
 }
 
 fn said(output: &Output) -> String {
@@ -117,7 +135,7 @@ fn der_in_place_of_pem_is_seen() {
     needs!("openssl");
     assert_says!("der-certificate", check_changed(|e| rewrite(cert(e), &["x509", "-outform", "DER"])));
     let text = check_changed(|e| rewrite(key(e), &["pkey", "-outform", "DER"]));
-    assert!(text.contains("openssl pkey -inform DER"), "the remedy is for a certificate: {text}");
+    assert!(text.contains("a private key in DER form"), "{text}");
     assert_says!("der-key", text);
 }
 
@@ -162,7 +180,7 @@ fn a_certificate_that_does_not_cover_its_cname_is_seen() {
 }
 
 #[test]
-fn a_certificate_out_of_its_time_is_a_warning() {
+fn a_certificate_out_of_its_time_is_an_error() {
     let text = check_changed(|e| {
         e.write_pair(CNAME, |params| params.not_after = date_time_ymd(2020, 2, 29));
         e.write_pair(OTHER_CNAME, |params| params.not_before = date_time_ymd(2999, 1, 1));

@@ -90,7 +90,7 @@ impl Environment {
         let certificate = params.signed_by(&key, &self.ca).expect("sign");
         let directory = self.file("certs").join(name);
         fs::create_dir_all(&directory).expect("create");
-        fs::write(directory.join("cert.pem"), certificate.pem()).expect("write");
+        fs::write(directory.join("cert.pem"), certificate.pem() + &self.ca.pem()).expect("write");
         write_secret(&directory.join("key.pem"), &key.serialize_pem());
     }
 
