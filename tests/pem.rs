@@ -286,6 +286,17 @@ fn chains_are_put_in_order_and_what_does_not_belong_is_named() {
 }
 
 #[test]
+fn a_file_with_too_many_certificates_is_no_chain() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = |number: u64| {
+        let mut params = rcgen::CertificateParams::new(vec![CNAME.to_owned()]).unwrap();
+        params.serial_number = Some(number.into());
+        params.self_signed(&key).unwrap().pem()
+    };
+    chain_says("too-many", (1..=201).map(certificate).collect::<String>().as_bytes());
+}
+
+#[test]
 fn a_certificate_that_callers_refuse_is_said_to_be() {
     for name in ["isca", "client", "nosign", "sha1", "nosan", "names"] {
         chain_says(name, &files(&[&format!("{name}.crt"), "issuing.crt", "middle.crt"]));
