@@ -4,6 +4,7 @@
 //! and read each snapshot: does it say what, where, and how to mend it, and nothing of a key?
 
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::format_collect, reason = "lines of text are put together here, and not often")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -110,6 +111,9 @@ fn good_files_are_taken_without_a_word() {
         ("text between", bags.clone(), format!("Bag Attributes\nKey Attributes: <No Attributes>\n{key}")),
         ("no last line break", chain.trim_end().to_owned(), key.trim_end().to_owned()),
         ("the key first in one file", format!("{key}{chain}"), format!("{key}{chain}")),
+        // What the sed of the remedy makes of text whose line breaks were blanks, or nothing.
+        ("blanks in base64", blanks(&chain, " "), blanks(&key, " ")),
+        ("one long line", blanks(&chain, ""), blanks(&key, "")),
         ("SEC1 with parameters", chain.clone(), text("leaf.sec1.key")),
     ];
     for (name, chain, key) in cases {
@@ -196,7 +200,7 @@ fn text_that_went_through_the_wrong_hands_is_named() {
     let utf16 = |text: &str| -> Vec<u8> {
         [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
     };
-    let base64 = |bytes: &[u8]| openssl_base64(bytes);
+    let base64 = |bytes: &[u8]| to_base64(bytes);
     for (name, change) in [
         ("utf16", &utf16 as &dyn Fn(&str) -> Vec<u8>),
         ("escaped", &|text| text.replace('\n', "\\n").into_bytes()),
@@ -227,7 +231,13 @@ fn text_that_went_through_the_wrong_hands_is_named() {
     key_says("mislabelled", text("leaf.encrypted.key").replace("ENCRYPTED ", "").as_bytes());
 }
 
-fn openssl_base64(bytes: &[u8]) -> Vec<u8> {
+/// The base64 of each block in one line, with `between` where its line breaks were.
+fn blanks(pem: &str, between: &str) -> String {
+    let line = |line: &str| if line.contains("---") { format!("\n{line}\n") } else { format!("{between}{line}") };
+    pem.lines().map(line).collect::<String>().replace("\n\n", "\n")
+}
+
+fn to_base64(bytes: &[u8]) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digits = |three: &[u8]| {
         let number = three.iter().fold(0usize, |sum, byte| sum << 8 | usize::from(*byte)) << (8 * (3 - three.len()));
@@ -273,6 +283,17 @@ fn chains_are_put_in_order_and_what_does_not_belong_is_named() {
     ] {
         chain_says(name, &files(chain));
     }
+}
+
+#[test]
+fn a_file_with_too_many_certificates_is_no_chain() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = |number: u64| {
+        let mut params = rcgen::CertificateParams::new(vec![CNAME.to_owned()]).unwrap();
+        params.serial_number = Some(number.into());
+        params.self_signed(&key).unwrap().pem()
+    };
+    chain_says("too-many", (1..=201).map(certificate).collect::<String>().as_bytes());
 }
 
 #[test]

@@ -11,6 +11,10 @@ use super::finding::{Finding, Part, Severity, listed};
 /// RSA keys that the cryptographic library verifies with; a shorter one is found weak, not forged.
 const MIN_RSA_BITS: usize = 2048;
 
+/// A chain has a handful. Who signed whom is found by trying, which must not take for ever; all the roots that an
+/// operating system trusts, pasted behind a chain, are fewer.
+const MAX_CERTIFICATES: usize = 200;
+
 /// A chain as it is sent, and what was said of the file on the way.
 #[derive(Debug)]
 pub struct Ordered {
@@ -43,10 +47,14 @@ enum Link {
 ///
 /// # Errors
 ///
-/// One of them cannot be read, or there is none.
+/// One of them cannot be read, there is none, or there are more than 200.
 pub fn order(certificates: Vec<CertificateDer<'static>>, key: Option<&[u8]>) -> Result<Ordered, Finding> {
     let mut findings = Vec::new();
     let certificates = without_duplicates(certificates, &mut findings);
+    if certificates.len() > MAX_CERTIFICATES {
+        let message = format!("holds {} certificates; a chain has a handful", certificates.len());
+        return Err(error(message).remedy("keep the server's own and the intermediates above it"));
+    }
     let members = read(&certificates)?;
     let leaf = leaf(&members, key).ok_or_else(|| error("holds no certificate"))?;
     let path = path(&members, leaf);

@@ -82,3 +82,23 @@ pub(super) fn quoted_text(word: &str) -> String {
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_takes_any_file_name_as_one_word() {
+        assert_eq!(quoted(Path::new("/etc/tls/a.pem")), "/etc/tls/a.pem");
+        assert_eq!(quoted(Path::new("my cert.pem")), "'my cert.pem'");
+        assert_eq!(quoted(Path::new("it's;rm")), r"'it'\''s;rm'");
+        assert_eq!(quoted(Path::new("")), "''");
+    }
+
+    #[test]
+    fn long_lists_are_cut_short() {
+        let items: Vec<_> = (1..=12).map(|number| number.to_string()).collect();
+        assert_eq!(listed(&items, ", "), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more");
+        assert_eq!(listed(&items[..2], "; "), "1; 2");
+    }
+}

@@ -171,3 +171,24 @@ fn text(bytes: &[u8]) -> Option<Foreign> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn der_is_whole_if_it_is_as_long_as_it_says() {
+        assert!(is_whole(&[0x30, 1, 0]));
+        assert!(!is_whole(&[0x30, 2, 0]));
+        assert!(!is_whole(&[0x30, 1, 0, 0]));
+        assert!(!is_whole(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]));
+        assert!(!is_whole(&[0x30]));
+    }
+
+    #[test]
+    fn lengths_of_any_size_are_followed_no_further_than_the_file() {
+        assert_eq!(recognise(&[0x30, 0x88, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), None);
+        assert_eq!(recognise(&[0x30, 0x80, 0x02, 0x01, 0x03, 0x30, 0x80, 0x06, 0x00]), Some(Foreign::Pkcs12));
+        assert_eq!(recognise(&[0x30, 0x84, 0xff, 0xff]), None);
+    }
+}

@@ -79,7 +79,7 @@ pub fn examine(chain: &[u8], key: &[u8], files: Files<'_>, cname: Option<&str>, 
     let key = key
         .map_err(|finding| {
             if !is_told {
-                findings.push(finding)
+                findings.push(finding);
             }
         })
         .ok();
