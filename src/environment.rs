@@ -1,6 +1,8 @@
 //! The files that are the state: configuration and certificates, opened and checked together. What comes out can be
 //! served; what cannot is said with its place and its remedy.
 
+pub mod write;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
