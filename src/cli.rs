@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 it failed or is invalid, 2 wrong usage.
 
+mod cert;
 mod check;
 mod demo;
 mod serve;
@@ -26,6 +27,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Opens and checks everything the configuration names, and says all that is wrong
     Check(check::Arguments),
+    /// Looks into certificates and keys of every form, and puts them where they are served from
+    Cert(cert::Arguments),
 }
 
 /// Which configuration a command is about.
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Cert(arguments) => cert::run(arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
