@@ -191,8 +191,10 @@ fn served(endpoint: &Endpoint, arguments: &Arguments, now: SystemTime) -> anyhow
         item.connection = Some(report::Connection::of(served, asked, client));
         item.show_certificates(&served.certificates)?;
         let chain = key::chain_to_pem(&served.certificates)?;
-        let file = Path::new("chain.pem");
-        item.findings = pair::examine_chain(chain.as_bytes(), file, Some(&cname), now).findings;
+        let findings = pair::examine_chain(chain.as_bytes(), Path::new(""), Some(&cname), now).findings;
+        // Notes and remedies are about files, which are not at hand here.
+        let findings = findings.into_iter().filter(|finding| finding.severity > Severity::Note);
+        item.findings = findings.map(|finding| Finding { remedy: None, ..finding }).collect();
         Ok::<_, anyhow::Error>(item)
     };
     let mut first = show(&modern, Client::EcdsaAndRsa)?;

@@ -206,3 +206,28 @@ impl ServerCertVerifier for AcceptAnything {
         schemes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_host_and_a_port_or_an_https_url() {
+        for (text, expected) in [
+            ("a.example:8443", "a.example:8443"),
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("[::1]:443", "[::1]:443"),
+            ("https://a.example", "a.example:443"),
+            ("https://a.example:8443/api/v1?x#y", "a.example:8443"),
+            ("https://[::1]/", "[::1]:443"),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap_or_else(|()| panic!("{text}"));
+            assert_eq!(endpoint.to_string(), expected);
+        }
+        for text in
+            ["", "a.example", ":443", "a.example:", "a.example:99999", "::1", "a b:1", "a/b:1", "https://", "u@a:1"]
+        {
+            assert_eq!(text.parse::<Endpoint>(), Err(()), "{text}");
+        }
+    }
+}

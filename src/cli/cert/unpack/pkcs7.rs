@@ -24,3 +24,36 @@ pub(super) fn certificates(bytes: &[u8]) -> Option<Vec<CertificateDer<'static>>>
     let certificates = choices.into_iter().filter(|choice| choice.tag == Tag::Sequence);
     Some(certificates.map(|certificate| CertificateDer::from(certificate.whole.to_vec())).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An envelope with this in the place of its SET of certificates; every length is left open, as BER allows.
+    fn envelope(certificates: &[u8]) -> Vec<u8> {
+        let end = [0, 0];
+        let content_type: &[u8] = &[0x06, 9];
+        let signed_data: &[u8] = &[0xa0, 0x80, 0x30, 0x80, 0x02, 1, 1, 0x31, 0, 0x30, 0];
+        [&[0x30, 0x80], content_type, SIGNED_DATA, signed_data, &[0xa0, 0x80], certificates, &end, &end, &end, &end]
+            .concat()
+    }
+
+    #[test]
+    fn certificates_are_taken_out_byte_for_byte() {
+        let (one, other) = ([0x30, 3, 2, 1, 5], [0x30, 0x80, 2, 1, 7, 0, 0]);
+        // What is tagged is no certificate.
+        let found = certificates(&envelope(&[&one[..], &[0xa1, 0], &other].concat())).unwrap();
+        assert_eq!(found.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>(), [&one[..], &other]);
+        assert_eq!(certificates(&one), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(prop_oneof![Just(0x30), Just(0x80), Just(0), any::<u8>()], 0..64)) {
+            certificates(&bytes);
+            certificates(&envelope(&bytes));
+        }
+    }
+}
