@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 done, 1 it failed or is invalid, 2 wrong usage.
 
 mod admin;
+mod cert;
 mod check;
 mod demo;
 mod reload;
@@ -30,6 +31,8 @@ enum Command {
     Check(check::Arguments),
     /// Has a running front end read its files now, and says what it took
     Reload(reload::Arguments),
+    /// Looks into certificates and keys of every form, and puts them where they are served from
+    Cert(cert::Arguments),
 }
 
 /// Which configuration a command is about.
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Reload(arguments) => reload::run(arguments),
+        Command::Cert(arguments) => cert::run(arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -9,6 +9,7 @@ mod held;
 mod identities;
 mod material;
 pub mod report;
+pub mod write;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -364,11 +364,12 @@ fn everything_that_is_wrong_is_said_at_once_and_errors_come_first() {
 
 #[test]
 fn a_chain_without_a_key_is_examined_the_same() {
-    let examined = pair::examine_chain(&files(&["middle.crt", "leaf.crt", "issuing.crt"]), Path::new("c.pem"), now());
+    let examined =
+        pair::examine_chain(&files(&["middle.crt", "leaf.crt", "issuing.crt"]), Path::new("c.pem"), None, now());
     let subjects: Vec<_> = examined.facts.iter().map(|facts| &*facts.subject).collect();
     assert_eq!(subjects, ["CN=a.example.com", "O=Example, CN=Issuing", "O=Example, CN=Middle"]);
     assert!(!examined.has_errors() && examined.findings.len() == 1, "{:?}", examined.findings);
-    assert!(pair::examine_chain(b"", Path::new("c.pem"), now()).has_errors());
+    assert!(pair::examine_chain(b"", Path::new("c.pem"), None, now()).has_errors());
 }
 
 #[test]

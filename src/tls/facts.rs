@@ -120,7 +120,7 @@ impl Facts {
 }
 
 impl KeyKind {
-    fn of(key: &SubjectPublicKeyInfo<'_>) -> Self {
+    pub(crate) fn of(key: &SubjectPublicKeyInfo<'_>) -> Self {
         let algorithm = key.algorithm.algorithm.to_id_string();
         match algorithm.as_str() {
             "1.2.840.113549.1.1.1" => match key.parsed() {

@@ -70,7 +70,7 @@ pub(super) fn listed(items: &[impl AsRef<str>], separator: &str) -> String {
 }
 
 /// A file's name as a shell takes it.
-pub(super) fn quoted(file: &Path) -> String {
+pub(crate) fn quoted(file: &Path) -> String {
     quoted_text(&file.to_string_lossy())
 }
 

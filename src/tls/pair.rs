@@ -97,9 +97,9 @@ pub fn examine(chain: &[u8], key: &[u8], files: Files<'_>, cname: Option<&str>, 
 }
 
 /// Reads a file of certificates and checks what can be checked without the key.
-pub fn examine_chain(chain: &[u8], file: &Path, now: SystemTime) -> ExaminedChain {
+pub fn examine_chain(chain: &[u8], file: &Path, cname: Option<&str>, now: SystemTime) -> ExaminedChain {
     let mut findings = Vec::new();
-    let remedy = Remedy { files: Files { chain: file, key: file }, cname: None };
+    let remedy = Remedy { files: Files { chain: file, key: file }, cname };
     let Some(chain) = ordered(pem::certificates(chain), None, &remedy, &mut findings) else {
         return ExaminedChain { certificates: Vec::new(), facts: Vec::new(), findings };
     };

@@ -9,6 +9,7 @@
 
 mod harness;
 
+mod cert;
 mod check;
 mod clients;
 mod demo;

@@ -1,0 +1,33 @@
+//! `scorefront cert`: looks into certificates and keys of every form, and turns them into the PEM pair that is served.
+
+mod import;
+mod inspect;
+mod key;
+mod password;
+mod say;
+mod unpack;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Puts a certificate and its key, of whatever form, into an environment as the PEM pair that is served
+    Import(import::Arguments),
+    /// Shows what is in a file, behind a CNAME or served at host:port, and what is wrong with it
+    Inspect(inspect::Arguments),
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Command::Import(arguments) => import::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+    }
+}

@@ -1,0 +1,135 @@
+//! Writes certificates and keys into an environment so that whoever reads them at any instant, a front end that watches
+//! the files above all, sees the old pair or the new one. It checks nothing of what it writes.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile};
+
+use crate::config::CnamePattern;
+
+/// Everybody may read a certificate: every caller gets it.
+const CERT_MODE: u32 = 0o644;
+
+/// A key is its owner's alone.
+const KEY_MODE: u32 = 0o600;
+
+/// Where the pair of a CNAME is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairFiles {
+    pub cert_pem: PathBuf,
+    pub key_pem: PathBuf,
+}
+
+/// What could not be done, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {doing}: {source}", path = path.display())]
+pub struct WriteError {
+    doing: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl PairFiles {
+    /// Below the environment's directory: `certs/<CNAME>/{cert,key}.pem`; `certs/_.example.com/` for `*.example.com`,
+    /// because shells and people take a star in a path for something else.
+    pub fn of(environment: &Path, cname: &CnamePattern) -> Self {
+        let directory = environment.join("certs").join(cname.as_str().replacen('*', "_", 1));
+        Self { cert_pem: directory.join("cert.pem"), key_pem: directory.join("key.pem") }
+    }
+
+    fn directory(&self) -> &Path {
+        self.cert_pem.parent().unwrap_or(Path::new("."))
+    }
+}
+
+/// Writes a pair, PEM text both, in place of the one that is there. Both are on the disk before either is seen; then the
+/// key takes its place first, so that with the certificate the pair is whole.
+///
+/// # Errors
+///
+/// A step failed. What was there before is there still, and nothing else.
+pub fn store_pair(files: &PairFiles, chain: &[u8], key: &[u8]) -> Result<(), WriteError> {
+    let directory = files.directory();
+    if directory.exists() {
+        return replace_pair(files, chain, key);
+    }
+    fs::create_dir_all(directory).map_err(failed("cannot make the directory", directory))?;
+    replace_pair(files, chain, key).inspect_err(|_| {
+        // Only an empty one goes.
+        let _ = fs::remove_dir(directory);
+    })?;
+    // `certs` and `certs/<CNAME>` may both be new.
+    directory.ancestors().skip(1).take(2).try_for_each(sync)
+}
+
+fn replace_pair(files: &PairFiles, chain: &[u8], key: &[u8]) -> Result<(), WriteError> {
+    let PairFiles { cert_pem, key_pem } = files;
+    let new_key = beside(key_pem, key, KEY_MODE)?;
+    let new_chain = beside(cert_pem, chain, CERT_MODE)?;
+    let old_key = keep(key_pem)?;
+    put(new_key, key_pem)?;
+    put(new_chain, cert_pem).inspect_err(|_| put_back(old_key, key_pem))?;
+    sync(files.directory())
+}
+
+/// A file with `content` that nobody takes for anything yet, on the disk, in the directory of `file`. It is removed when
+/// it is dropped.
+fn beside(file: &Path, content: &[u8], mode: u32) -> Result<NamedTempFile, WriteError> {
+    let write = || {
+        let mut new = temporary().tempfile_in(directory_of(file))?;
+        new.write_all(content)?;
+        // Said outright: the mode a file is made with is cut down by the umask.
+        new.as_file().set_permissions(Permissions::from_mode(mode))?;
+        new.as_file().sync_all()?;
+        Ok(new)
+    };
+    write().map_err(failed("cannot be written", file))
+}
+
+/// What stands at `file` now, under a second name until it is dropped; `None` if nothing does.
+fn keep(file: &Path) -> Result<Option<NamedTempFile<()>>, WriteError> {
+    if !file.exists() {
+        return Ok(None);
+    }
+    // Not every file system has hard links.
+    let link = |path: &Path| fs::hard_link(file, path).or_else(|_| fs::copy(file, path).map(drop));
+    let kept = temporary().make_in(directory_of(file), link);
+    kept.map(Some).map_err(failed("cannot be replaced", file))
+}
+
+fn put(new: NamedTempFile, file: &Path) -> Result<(), WriteError> {
+    new.persist(file).map(drop).map_err(|error| failed("cannot be replaced", file)(error.error))
+}
+
+/// As good as it gets: what failed before may fail again.
+fn put_back(old: Option<NamedTempFile<()>>, file: &Path) {
+    let _ = match old {
+        Some(old) => old.persist(file).map_err(|error| error.error),
+        None => fs::remove_file(file),
+    };
+}
+
+/// Makes renamings last (fsync(2): "a file's fsync does not ensure that its entry in the directory has reached disk").
+fn sync(directory: &Path) -> Result<(), WriteError> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    File::open(directory).and_then(|opened| opened.sync_all()).map_err(failed("cannot be written", directory))
+}
+
+/// A name that begins with a dot and that nobody has.
+fn temporary() -> Builder<'static, 'static> {
+    let mut builder = Builder::new();
+    builder.prefix(".new-").suffix(".pem");
+    builder
+}
+
+fn directory_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new("."))
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WriteError {
+    let path = path.to_owned();
+    move |source| WriteError { doing, path, source }
+}
