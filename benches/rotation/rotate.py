@@ -3,29 +3,31 @@
 
     cargo build --release && python3 benches/rotation/rotate.py --all
 
-Needs nginx, h2load, openssl and taskset (Debian: nginx-light nghttp2-client openssl util-linux). The front end has CPU 0,
-everything else CPU 1. A pair is written in one of four ways:
+Needs nginx, h2load, openssl and taskset (Debian: nginx-light nghttp2-client openssl util-linux). The front end has one
+CPU, everything else another. A pair is written in one of four ways:
 
-    rename    each of the two files is replaced by rename, now the certificate first, now the key
+    rename    each of the two files is replaced by rename, now the certificate first, now the key, 20 ms apart
     in-place  each is truncated and written in two parts, with pauses, so that half-written pairs stand there
     secret    as a Kubernetes Secret volume: a new directory, and `..data` turned to it
-    reload    each is replaced by rename, then POST /v1/reload: from its answer on only the new one may be served
+    reload    both are replaced by rename, then POST /v1/reload: from its answer on only the new one may be served
 
 Meanwhile h2load calls over kept connections of HTTP/1.1 and HTTP/2; two callers open new connections all the time,
 verify them and check that the certificate is one that was current within the last two seconds; and one caller holds a
 connection open and resumes, over TLS 1.2 and 1.3, sessions from before the first rotation. Stretches with and without
-rotation alternate in one run (A B B A …), so that both see the same connections and the same machine; a latency is the
-median over the stretches of one kind.
+rotation alternate in one run (A B B A ...), so that both see the same connections and the same machine; a latency is
+the median over the stretches of one kind, and beside it stands the probability that the difference is chance.
 
-Exit status 1 if any call or handshake failed, any connection or session was lost, any certificate was stale, half of the
-rotations took longer than 500 ms to be seen, or a 99th percentile is worse under rotation by more than the tolerance.
-`--peer nginx` does the same to nginx, which is sent SIGHUP after each write.
+Exit status 1 if any call or handshake failed, any connection or session was lost, any certificate was stale, half of
+the rotations took longer than 500 ms to be seen, or a 99th percentile is worse under rotation by more than the
+tolerance and not by chance (less than 5 %). `--peer nginx` does the same to nginx, which is sent SIGHUP after each
+write.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
+import random
 import re
 import signal
 import ssl
@@ -51,8 +53,9 @@ FIRST_SERIAL = 0x1000
 def write_pairs(directory, count):
     """One CA and `count` pairs of ECDSA P-256; the serial numbers count up."""
     def request(*arguments):
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                        "-days", "2", *map(str, arguments)], check=True, capture_output=True, timeout=60)
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        subprocess.run(["openssl", "req", "-x509", *curve, "-nodes", "-days", "2", *map(str, arguments)],
+                       check=True, capture_output=True, timeout=60)
 
     ca, key = directory / "ca.pem", directory / "ca.key"
     request("-subj", "/CN=rotation CA", "-keyout", key, "-out", ca)
@@ -107,6 +110,8 @@ class Pair:
         else:
             for file, content in files:
                 replace(file, content)
+                if self.way == "rename":
+                    time.sleep(0.02)
 
     def swap(self, number, pair):
         """What kubelet does: files in a new directory, `..data` renamed over, the old directory removed."""
@@ -134,7 +139,8 @@ def start_scorefront(stack, arguments, work, pair, replica_port):
         f'[[cname]]\nname = "{NAME}"\ncert_pem = "{pair.cert}"\nkey_pem = "{pair.key}"\n'
         f'[[service]]\nname = "iris"\nauth = false\nreplicas = ["http://127.0.0.1:{replica_port}"]\n')
     events = stack.enter_context(open(work / "events.log", "wb"))
-    process = support.start(stack, 0, [arguments.binary, "serve", "--config", work / "scorefront.toml"], errors=events)
+    command = [arguments.binary, "serve", "--config", work / "scorefront.toml"]
+    process = support.start(stack, command, support.SERVER_CPU, errors=events)
     return process, port, admin
 
 
@@ -149,14 +155,14 @@ def start_nginx(stack, work, pair, replica_port):
         f"ssl_certificate {pair.cert}; ssl_certificate_key {pair.key};\n"
         f"location {support.PATH} {{ proxy_pass http://replica/score; proxy_http_version 1.1;"
         ' proxy_set_header Connection ""; } } }\n')
-    process = support.start(stack, 0, ["nginx", "-p", work, "-c", work / "peer.conf"])
+    process = support.start(stack, ["nginx", "-p", work, "-c", work / "peer.conf"], support.SERVER_CPU)
     return process, port
 
 
 # The callers: each in a process of its own, so that none waits for another.
 
 def fresh_caller(ca, port, protocol, rate, until, report):
-    """New connections at a rate; for each: begin, end of the handshake, end of the call, serial, what failed, and how."""
+    """New connections at a rate; for each: begin, end of the handshake, end of the call, serial, what failed how."""
     os.nice(10)  # The latency of kept connections is measured on the same CPU.
     context = support.caller_context(ca, protocol)
     seen, due = [], time.time()
@@ -220,10 +226,11 @@ def start_h2load(stack, work, protocol, port, seconds, rate):
     body.write_bytes(support.BODY)
     shape = {"h1": ["--h1", "-c8"], "h2": ["-c8", "-m4"]}[protocol]
     log, output = work / f"{protocol}.log", open(work / f"{protocol}.out", "wb")
-    process = support.start(stack, 1, [
+    process = support.start(stack, [
         "h2load", "-t1", *shape, f"--rps={max(1, round(rate / 8))}", f"-D{seconds}", f"--log-file={log}", "-d", body,
-        "-H", "Content-Type: application/json", f"--connect-to=127.0.0.1:{port}", f"https://{NAME}:{port}{support.PATH}"],
-        output, subprocess.STDOUT)
+        "-H", "Content-Type: application/json", f"--connect-to=127.0.0.1:{port}",
+        f"https://{NAME}:{port}{support.PATH}"],
+        output=output, errors=subprocess.STDOUT)
     return process, log, work / f"{protocol}.out"
 
 
@@ -267,7 +274,8 @@ def rotate(plan, begin, pair, pairs, arguments, server, admin):
                 status, answer = support.admin(admin, "/v1/reload", "POST", 5)
             except OSError as error:
                 status, answer = 0, str(error)
-            results = [each.get("result") for each in answer.get("certificates", [])] if isinstance(answer, dict) else []
+            certificates = answer.get("certificates", []) if isinstance(answer, dict) else []
+            results = [certificate.get("result") for certificate in certificates]
             # The front end may have seen the files before it was told to look.
             if status != 200 or not results or any(result not in ("taken", "unchanged") for result in results):
                 complaints.append(f"POST /v1/reload answered {status} {str(answer)[:200]}")
@@ -284,7 +292,7 @@ def run(way, arguments, work, pairs):
         pair = Pair(work / "certs", way)
         pair.first(pairs[0])
         replica_port, admin = support.free_port(), None
-        replica = support.start(stack, 1, ["nginx", "-p", work, "-c", support.replica_config(work, replica_port)])
+        replica = support.start(stack, ["nginx", "-p", work, "-c", support.replica_config(work, replica_port)])
         support.wait_for(replica_port, replica)
         if arguments.peer == "nginx":
             server, port = start_nginx(stack, work, pair, replica_port)
@@ -317,7 +325,7 @@ def run(way, arguments, work, pairs):
 
 
 def what_the_admin_listener_lacks(admin, last):
-    """GET /v1/certificates has to name the certificate that was written last, and nothing may have been refused since."""
+    """GET /v1/certificates has to name the certificate that was written last, and nothing refused since."""
     status, answer = support.admin(admin, "/v1/certificates")
     if status != 200 or not isinstance(answer, dict):
         return [f"GET /v1/certificates answered {status}"]
@@ -337,26 +345,42 @@ def kind_of(plan, begin, moment):
 
 
 def latency(plan, begin, calls):
-    """Medians over the stretches of p50 and p99, in seconds: without rotation, and with it."""
+    """Medians over the stretches of p50 and p99, in seconds: without rotation, with it; and what the latter is worth.
+
+    That is the probability that p99 is as much worse with rotation by chance alone: the share of all ways to swap the
+    two neighbouring stretches of some pairs, one of each kind, in which it comes out as bad.
+    """
     by_stretch = [[] for _ in plan]
     for moment, seconds in calls:
         number = kind_of(plan, begin, moment)
         if number is not None:
             by_stretch[number].append(seconds)
-    figures = {}
-    for rotating in (False, True):
-        chosen = [calls for calls, (_, _, kind) in zip(by_stretch, plan) if kind == rotating and calls]
-        figures[rotating] = [statistics.median(support.percentile(calls, share) for calls in chosen)
-                             for share in (0.5, 0.99)]
+    if not all(by_stretch):
+        return {kind: [float("nan")] * 2 for kind in (False, True)} | {"chance": 1.0}
+    stretch = {share: [support.percentile(calls, share) for calls in by_stretch] for share in (0.5, 0.99)}
+    figures = {kind: [statistics.median(figure for figure, (*_, rotating) in zip(stretch[share], plan)
+                                        if rotating == kind)
+                      for share in (0.5, 0.99)] for kind in (False, True)}
+    pairs = [sorted(zip(stretch[0.99][at:at + 2], plan[at:at + 2]), key=lambda each: each[1][2])
+             for at in range(0, len(plan), 2)]
+    pairs = [(without, rotating) for (without, _), (rotating, _) in pairs]
+    seen, draw = figures[True][1] / figures[False][1], random.Random(1)
+    swaps = ([each[::draw.choice((1, -1))] for each in pairs] for _ in range(2000))
+    columns = (list(zip(*swapped)) for swapped in swaps)
+    figures["chance"] = sum(statistics.median(b) / statistics.median(a) >= seen for a, b in columns) / 2000
     return figures
 
 
 def judge(plan, begin, written, complaints, arguments, work, loads):
     fresh = [each for file in ("h1", "h2") for each in json.loads((work / f"fresh-{file}.json").read_text())]
     faithful = json.loads((work / "faithful.json").read_text())
-    latencies, counts = {}, {"calls": 0, "failed calls": 0}
+    latencies, counts = {}, {"calls": 0, "failed calls": 0, "calls that kept connections lacked": 0}
     for protocol, (_, log, output) in loads.items():
         calls, failed = read_h2load(log, output)
+        # h2load gives up a connection that was closed, without a word: the rate falls.
+        wanted = 8 * max(1, round(arguments.rate / 8)) * plan[-1][1]
+        made = sum(kind_of(plan, begin, moment) is not None for moment, _ in calls)
+        counts["calls that kept connections lacked"] += max(0, wanted - made) if made < 0.95 * wanted else 0
         latencies[f"{protocol}, kept connection"] = latency(plan, begin, calls)
         counts["calls"] += len(calls)
         counts["failed calls"] += failed
@@ -387,14 +411,16 @@ def judge(plan, begin, written, complaints, arguments, work, loads):
     counts["complaints about the admin listener"] = len(complaints)
 
     bad = [f"{count} {what}" for what, count in counts.items()
-           if count and what.startswith(("failed", "stale", "held connections", "resumptions lost", "complaints"))]
+           if count and what.startswith(("failed", "stale", "held connections", "resumptions lost", "complaints",
+                                         "calls that kept"))]
     if statistics.median(lags) > SEEN_WITHIN:
         bad.append(f"half of the rotations were seen later than {SEEN_WITHIN * 1000:.0f} ms after the write")
     rows = []
     for what, figures in latencies.items():
         worse = figures[True][1] / figures[False][1] - 1
-        rows.append((what, *(1000 * figure for kind in (False, True) for figure in figures[kind]), worse))
-        if worse > arguments.p99_tolerance:
+        rows.append((what, *(1000 * figure for kind in (False, True) for figure in figures[kind]),
+                     worse, figures["chance"]))
+        if worse > arguments.p99_tolerance and figures["chance"] < 0.05:
             bad.append(f"p99 of {what}: {worse:+.0%}")
     remarks = list(dict.fromkeys([text for _, text in errors] + faithful["errors"] + complaints))
     return {"rotations": len(written), "counts": counts, "latency_ms": rows, "bad": bad, "remarks": remarks,
@@ -405,10 +431,15 @@ def print_report(title, report):
     print(f"\n{title}: {report['rotations']} rotations")
     for what, count in report["counts"].items():
         print(f"  {what:38} {count:8}")
-    print("  from the write to the first handshake   median {:.0f} ms, longest {:.0f} ms".format(*report["seen_after_ms"]))
+    print("  from the write to the first handshake   median {:.0f} ms, longest {:.0f} ms".format(
+        *report["seen_after_ms"]))
     print("  latency in ms              without rotation: p50      p99   with rotation: p50      p99")
-    for what, *figures, worse in report["latency_ms"]:
-        print("  {:38} {:9.3f} {:8.3f} {:19.3f} {:8.3f}  {:+.0%}".format(what, *figures, worse))
+    for what, *figures, worse, chance in report["latency_ms"]:
+        if all(figure == figure for figure in figures):
+            print("  {:38} {:9.3f} {:8.3f} {:19.3f} {:8.3f}  {:+.0%} (by chance: {:.0%})".format(
+                what, *figures, worse, chance))
+        else:
+            print(f"  {what:38}           too few calls were answered")
     for remark in report["remarks"][:8]:
         print(f"  said: {remark}")
     print(f"  {'FAILED: ' + '; '.join(report['bad']) if report['bad'] else 'no caller could tell'}", flush=True)
@@ -419,7 +450,7 @@ def main():
     parser.add_argument("--way", choices=WAYS, action="append", help="default: rename")
     parser.add_argument("--all", action="store_true", help="all four ways, one after the other")
     parser.add_argument("--seconds", type=int, default=60, help="with rotation, and as long without (default: 60)")
-    parser.add_argument("--stretch", type=int, default=10, help="seconds before it changes (default: 10)")
+    parser.add_argument("--stretch", type=int, default=5, help="seconds before it changes (default: 5)")
     parser.add_argument("--rate", type=int, default=480, help="calls per second over each of h1 and h2 (default: 480)")
     parser.add_argument("--handshakes", type=int, default=100, help="new connections per second (default: 100)")
     parser.add_argument("--p99-tolerance", type=float, default=0.10, metavar="SHARE", help="default: 0.10")
@@ -428,7 +459,7 @@ def main():
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the reports there too")
     arguments = parser.parse_args()
 
-    os.sched_setaffinity(0, {1})
+    os.sched_setaffinity(0, {support.LOAD_CPU})
     reports = {}
     with tempfile.TemporaryDirectory() as directory:
         directory = Path(directory)

@@ -1,4 +1,4 @@
-"""What rotate.py and cnames.py share: starting programs, reading /proc, and a caller of its own for HTTP/1.1 and HTTP/2."""
+"""What rotate.py and cnames.py share: starting programs, and a small caller for HTTP/1.1 and HTTP/2."""
 
 import json
 import os
@@ -17,6 +17,10 @@ BODY = b'{"data": [[5.1, 3.5, 1.4, 0.2], [6.0, 2.9, 4.5, 1.5], [6.7, 3.1, 5.6, 2
 ANSWER = '[{"class":"setosa","probability":0.9816},{"class":"versicolor","probability":0.8131}]'
 
 
+# One CPU for what is measured, another one for everything else.
+SERVER_CPU, *_, LOAD_CPU = sorted(os.sched_getaffinity(0)) * 2
+
+
 def default_binary():
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/scorefront"
 
@@ -27,7 +31,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(stack, cpu, command, output=subprocess.DEVNULL, errors=subprocess.DEVNULL):
+def start(stack, command, cpu=LOAD_CPU, output=subprocess.DEVNULL, errors=subprocess.DEVNULL):
     """Starts a program on one CPU; it is ended by its process id when the stack is left."""
     process = subprocess.Popen(["taskset", "-c", str(cpu), *map(str, command)], stdin=subprocess.DEVNULL, stdout=output,
                                stderr=errors)

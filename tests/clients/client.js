@@ -1,4 +1,5 @@
-// node client.js ADDRESS PORT NAME PATH VERSION CA: posts twice over connections of their own, and says what Node makes of them.
+// node client.js ADDRESS PORT NAME PATH VERSION CA: posts twice over connections of their own, and says what Node makes
+// of them.
 'use strict';
 
 const fs = require('fs');

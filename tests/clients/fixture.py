@@ -79,7 +79,7 @@ def openssl(*arguments):
 
 
 def write_certificates(directory):
-    """A CA, an ECDSA and an RSA pair for `CNAME`, and an ECDSA pair for `OTHER_CNAME`, as a public CA would issue them."""
+    """A CA, an ECDSA and an RSA pair for `CNAME`, and an ECDSA pair for `OTHER_CNAME`."""
     ecdsa, rsa = ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"], ["rsa:2048"]
     openssl("req", "-x509", "-newkey", *ecdsa, "-nodes", "-days", "90", "-subj", "/O=scorefront tests/CN=clients CA",
             "-keyout", directory / "ca.key", "-out", directory / "ca.pem",

@@ -3,9 +3,10 @@
 
     cargo build && python3 tests/clients/run.py [--only NAME …] [--binary FILE]
 
-Each has to reach two names with a certificate of their own, to get an answer, to resume a session where it can, and to
-be refused under a name that is not served. One of the names has an ECDSA and an RSA certificate, and callers that know only
-one of the two get that one. As root under CI, what is not on the machine is installed by apt; elsewhere it is skipped, loudly.
+Each has to reach two names with a certificate of their own, to get an answer, to resume a session where it can, and
+to be refused under a name that is not served. One of the names has an ECDSA and an RSA certificate, and callers that
+know only one of the two get that one. As root under CI, what is not on the machine is installed by apt; elsewhere it
+is skipped, loudly.
 """
 
 import argparse
@@ -17,18 +18,18 @@ import tempfile
 import threading
 from pathlib import Path
 
-from fixture import (ANSWER, CNAME, OTHER_CNAME, SCORE, UNKNOWN_CNAME, Results, default_binary, front_end, need, replica,
-                     write_certificates)
+from fixture import (ANSWER, CNAME, OTHER_CNAME, SCORE, UNKNOWN_CNAME, Results, default_binary, front_end, need,
+                     replica, write_certificates)
 
 HERE = Path(__file__).resolve().parent
 BODY = ANSWER.decode()
 ALERT = "unrecognized"
 
 
-def run(command, said_to_it="", timeout=60, **options):
+def run(command, said_to_it="", timeout=60):
     """What a program said on both its outputs, and its exit status."""
     done = subprocess.run([str(word) for word in command], input=said_to_it, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, check=False, **options)
+                          stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, check=False)
     return done.stdout, done.returncode
 
 
@@ -70,7 +71,8 @@ def openssl(target):
     for option, version in (("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")):
         for name in (CNAME, OTHER_CNAME):
             said = s_client(name, option, "-sess_out", session)
-            expect(said, f"subject=CN = {name}\n", "Verify return code: 0 (ok)", f"New, {version}", "HTTP/1.1 200", BODY)
+            expect(said, f"subject=CN = {name}\n", "Verify return code: 0 (ok)", f"New, {version}", "HTTP/1.1 200",
+                   BODY)
         expect(s_client(OTHER_CNAME, option, "-sess_in", session), f"Reused, {version}", "HTTP/1.1 200")
         expect(s_client(UNKNOWN_CNAME, option), ALERT, "no peer certificate available")
         for algorithm, wanted in (("RSA-PSS+SHA256:RSA+SHA256", "Server public key is 2048 bit"),

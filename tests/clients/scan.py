@@ -3,8 +3,8 @@
 
     cargo build && python3 tests/clients/scan.py [--only testssl|sslyze] [--binary FILE] [--keep DIRECTORY]
 
-Fails if either finds a weakness in the front end that the table EXCEPTIONS does not give a reason for, or if a scan did not run
-to its end; and if either finds nothing to complain about in the weak nginx, since then it proves nothing about us.
+Fails if either finds a weakness in the front end that the table EXCEPTIONS gives no reason for, or if a scan did not
+run to its end; and if either finds nothing to complain about in the weak nginx, since then it proves nothing about us.
 """
 
 import argparse
@@ -23,8 +23,8 @@ SSLYZE = "sslyze==6.3.1"
 
 # testssl's ids that do not count, with the severity they may have at most, and why. WARN is what it could not find out.
 EXCEPTIONS = {
-    "cipher_order": ("HIGH", "the caller's order is taken: every suite offered is ECDHE with AEAD, so that none is to be "
-                             "avoided, and phones without AES in hardware know best that they want ChaCha20 (Mozilla advises it)"),
+    "cipher_order": ("HIGH", "the caller's order is taken: every suite is ECDHE with AEAD, so none is to be avoided, and"
+                             " phones without AES in hardware know that they want ChaCha20 (Mozilla advises it)"),
     "cert_revocation": ("HIGH", "the test's own CA has neither CRL nor OCSP"),
     "secure_renego": ("WARN", "testssl's openssl cannot ask for it here; sslyze does (session_renegotiation)"),
     "cert_chain_of_trust": ("WARN", "trust in the test's own CA depends on the stores testssl brings along"),
@@ -43,7 +43,7 @@ def run(command, **options):
 
 
 def testssl(target, directory):
-    """Findings as id: text. Left out: client simulations, each cipher by itself, and HTTP headers, which are the model's."""
+    """Findings as id: text. Left out: client simulations, each cipher by itself, and HTTP headers: the model's."""
     program = need("testssl", "testssl.sh")
     for tool, package in (("hexdump", "bsdextrautils"), ("dig", "bind9-dnsutils")):
         need(tool, package)
@@ -82,8 +82,8 @@ def installed_sslyze():
     return program
 
 
-# What must be true of each of sslyze's results. Resumption is not among them: sslyze takes a renewed ticket for one that was
-# ignored (it compares them); run.py resumes for real.
+# What must be true of each of sslyze's results. Resumption is not among them: sslyze takes a renewed ticket for one
+# that was ignored (it compares them); run.py resumes for real.
 # Ciphers: forward secrecy with AEAD, or one of TLS 1.3's own.
 def strong(cipher):
     return "_ECDHE_" in cipher and ("_GCM_" in cipher or "_CHACHA20_" in cipher) and "anon" not in cipher
@@ -133,7 +133,8 @@ def sslyze(target, directory):
         outcome = scan["scan_result"][name]
         if outcome["status"] != "COMPLETED":
             trace = outcome["error_trace"] or [""]
-            findings[name] = f"{outcome['error_reason'] or outcome['status']}: {''.join(trace).strip().splitlines()[-1:]}"
+            reason = outcome["error_reason"] or outcome["status"]
+            findings[name] = f"{reason}: {''.join(trace).strip().splitlines()[-1:]}"
         elif not good(outcome["result"]):
             findings[name] = json.dumps(outcome["result"])[:400]
     return findings
