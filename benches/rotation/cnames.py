@@ -5,8 +5,8 @@
 
 Needs taskset and the Python package cryptography (Debian: util-linux python3-cryptography), and strace to count the
 files that are read when one pair changes. Each CNAME has a key and a certificate of its own, ECDSA P-256, in a
-directory of its own, as `certs/<CNAME>/{cert,key}.pem`. Both front ends run at the same time on one CPU, the callers are on
-another, rounds alternate, and what is read is the CPU time of all threads of each from /proc (in nanoseconds).
+directory of its own, as `certs/<CNAME>/{cert,key}.pem`. Both front ends run at the same time on one CPU, callers
+are on another and go to them in turn; what is read is the CPU time of all threads of each from /proc (in nanoseconds).
 Handshakes are full ones, of TLS 1.3, under names taken at random; that they were full is read from the front end's own
 counters. The callers' side of a connection is no part of the figure, TCP's own work in the front end is.
 
@@ -135,16 +135,18 @@ class FrontEnd:
         return sum(map(int, found))
 
 
-def measure_handshakes(front_end, context, count, names):
-    """CPU seconds of the front end for one full handshake, connection and close included."""
-    counted, before = front_end.handshakes(), front_end.cpu()
+def measure_handshakes(front_ends, context, count, names):
+    """CPU seconds of each front end for one full handshake, connection and close included; they take turns."""
+    counted, before = [each.handshakes() for each in front_ends], [each.cpu() for each in front_ends]
     for _ in range(count):
-        support.connect(context, name_of(names.randrange(front_end.count)), front_end.port).close()
-    after = front_end.cpu()
-    made = front_end.handshakes() - counted
-    if made != count:
-        raise SystemExit(f"{made} full handshakes are counted, not {count}")
-    return (after - before) / count
+        for each in front_ends:
+            support.connect(context, name_of(names.randrange(each.count)), each.port).close()
+    time.sleep(0.05)
+    costs = [(each.cpu() - cpu) / count for each, cpu in zip(front_ends, before)]
+    for each, earlier in zip(front_ends, counted):
+        if each.handshakes() - earlier != count:
+            raise SystemExit(f"{each.handshakes() - earlier} full handshakes are counted, not {count}")
+    return costs
 
 
 def replace(file, content):
@@ -234,14 +236,8 @@ def main():
         line("CPU while idle", "ms a second", *(1000 * (front_end.cpu() - cpu) / arguments.idle
                                                 for front_end, cpu in zip((one, many), before)))
 
-        rounds = []
-        for front_end in (one, many):
-            measure_handshakes(front_end, context, arguments.handshakes // 4, names)
-        for number in range(arguments.rounds):
-            pair = (one, many) if number % 2 == 0 else (many, one)
-            costs = {front_end.count: measure_handshakes(front_end, context, arguments.handshakes, names)
-                     for front_end in pair}
-            rounds.append((costs[1], costs[arguments.count]))
+        measure_handshakes((one, many), context, arguments.handshakes // 4, names)
+        rounds = [measure_handshakes((one, many), context, arguments.handshakes, names) for _ in range(arguments.rounds)]
         ratios = [second / first for first, second in rounds]
         ratio = statistics.median(ratios)
         line("CPU of a full handshake", "µs", *(1e6 * statistics.median(column) for column in zip(*rounds)),
