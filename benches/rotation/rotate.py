@@ -19,7 +19,7 @@ the median over the stretches of one kind, and beside it stands the probability 
 
 Exit status 1 if any call or handshake failed, any connection or session was lost, any certificate was stale, half of
 the rotations took longer than 500 ms to be seen, or a 99th percentile is worse under rotation by more than the
-tolerance and not by chance (less than 5 %). `--peer nginx` does the same to nginx, which is sent SIGHUP after each
+tolerance and not by chance (less than 1 %). `--peer nginx` does the same to nginx, which is sent SIGHUP after each
 write.
 """
 
@@ -420,7 +420,7 @@ def judge(plan, begin, written, complaints, arguments, work, loads):
         worse = figures[True][1] / figures[False][1] - 1
         rows.append((what, *(1000 * figure for kind in (False, True) for figure in figures[kind]),
                      worse, figures["chance"]))
-        if worse > arguments.p99_tolerance and figures["chance"] < 0.05:
+        if worse > arguments.p99_tolerance and figures["chance"] < 0.01:
             bad.append(f"p99 of {what}: {worse:+.0%}")
     remarks = list(dict.fromkeys([text for _, text in errors] + faithful["errors"] + complaints))
     return {"rotations": len(written), "counts": counts, "latency_ms": rows, "bad": bad, "remarks": remarks,
