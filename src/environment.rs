@@ -14,12 +14,13 @@ pub mod write;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::ProtocolVersion;
 
-use crate::config::{Cname, Config, Diagnostics, FilePath, TlsVersion};
+use crate::config::{Cname, CnamePattern, Config, Diagnostics, FilePath, TlsVersion};
 use crate::tls::tickets::TicketKeys;
-use crate::tls::{CertificateTable, Settings};
+use crate::tls::{Certificate, CertificateTable, Settings};
 use configuration::Configuration;
 use held::{Attention, Files, Held, Outcome};
 use identities::{Identities, Parts};
@@ -158,8 +159,16 @@ impl Environment {
         Report::new(self, config, &pairs, &others, attention == Attention::Read)
     }
 
-    /// Every directory in which a change can be seen.
-    pub fn directories(&self) -> HashSet<PathBuf> {
+    /// Every directory in which a change can be seen; `None` if it is in those that were given last.
+    pub fn new_directories(&mut self) -> Option<HashSet<PathBuf>> {
+        let mut were_read = self.configuration.files_mut().take_read();
+        for material in self.materials_mut() {
+            were_read |= material.files_mut().take_read();
+        }
+        were_read.then(|| self.directories())
+    }
+
+    fn directories(&self) -> HashSet<PathBuf> {
         let materials = self.materials().flat_map(|material| material.files().directories().iter().cloned());
         materials.chain(self.configuration.directories()).collect()
     }
@@ -175,6 +184,19 @@ impl Environment {
         let mut told: Vec<_> = tell(self.configuration.files_mut()).into_iter().collect();
         told.extend(self.materials_mut().filter_map(|material| tell(material.files_mut())));
         told
+    }
+
+    /// The certificates that came nearer to their end since this was asked last: 30, 14, 7 or 1 days, or past it.
+    pub fn tell_expiring(&mut self) -> Vec<(CnamePattern, Arc<Certificate>)> {
+        let now = SystemTime::now();
+        let expiring = self.pairs.iter_mut().filter_map(|pair| {
+            let certificate = pair.held.value()?;
+            let stage = certificate.expiry_stage(now);
+            let is_nearer = stage.is_some() && stage != pair.told_stage;
+            pair.told_stage = stage;
+            is_nearer.then(|| (pair.cname.name.clone(), Arc::clone(certificate)))
+        });
+        expiring.collect()
     }
 
     /// How things stand.

@@ -129,7 +129,7 @@ struct Reloader<P> {
 
 impl<P: FnMut(&Environment)> Reloader<P> {
     fn run(&mut self) {
-        self.watch.follow(self.environment.directories());
+        self.follow_directories();
         // What changed between the first look and the watch was not heard.
         self.look(&Scope::Glance);
         let mut polled = Instant::now();
@@ -142,6 +142,7 @@ impl<P: FnMut(&Environment)> Reloader<P> {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => {
                     self.look(&Scope::Glance);
+                    self.log_expiring();
                     polled = Instant::now();
                     None
                 }
@@ -191,8 +192,7 @@ impl<P: FnMut(&Environment)> Reloader<P> {
         if report.is_any_taken() {
             (self.publish)(&self.environment);
         }
-        // Links may lead elsewhere now, and directories may be others under the same name.
-        self.watch.follow(self.environment.directories());
+        self.follow_directories();
         log_taken(&report);
         log_remarks(&remarks);
         if report.config.result == Taking::Taken {
@@ -200,6 +200,20 @@ impl<P: FnMut(&Environment)> Reloader<P> {
         }
         self.log_troubles();
         report
+    }
+
+    /// Links may lead elsewhere now, and directories may be others under the same name.
+    fn follow_directories(&mut self) {
+        if let Some(directories) = self.environment.new_directories() {
+            self.watch.follow(directories);
+        }
+    }
+
+    fn log_expiring(&mut self) {
+        for (cname, certificate) in self.environment.tell_expiring() {
+            let not_after = humantime::format_rfc3339_seconds(certificate.not_after());
+            tracing::warn!(%cname, serial = certificate.serial(), %not_after, "the certificate that is served ends soon, or has ended");
+        }
     }
 
     fn note_what_waits(&mut self) {

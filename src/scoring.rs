@@ -156,7 +156,8 @@ fn check_transport(catalog: &Catalog, caller: &Caller, host: &Host<'_>, uri: &Ur
             }
             _ => Ok(()),
         },
-        None if catalog.tls_status == TlsStatus::Disabled => Ok(()),
+        // A name whose callers show certificates is not open to those that cannot.
+        None if catalog.tls_status == TlsStatus::Disabled && catalog.guard(&host.name).is_none() => Ok(()),
         None => {
             let host = if host.name.contains(':') { format!("[{}]", host.name) } else { host.name.to_string() };
             let port = if catalog.https_port == 443 { String::new() } else { format!(":{}", catalog.https_port) };

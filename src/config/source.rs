@@ -2,7 +2,7 @@
 //!
 //! It knows nothing of TOML.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -86,6 +86,11 @@ impl Source {
 }
 
 fn read_limited(file: &Path) -> io::Result<Vec<u8>> {
+    // Before it is opened: opening a pipe would wait for whoever writes into it. A directory has its own error.
+    let kind = fs::metadata(file)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::Error::other("it is no file but a pipe or a device"));
+    }
     let mut bytes = Vec::new();
     File::open(file)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

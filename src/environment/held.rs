@@ -75,6 +75,8 @@ pub struct Files {
     generation: u64,
     taken_at: SystemTime,
     trouble: Option<Trouble>,
+    /// Whether they were read since somebody asked.
+    were_read: bool,
 }
 
 /// The files as they were when they were read last.
@@ -131,6 +133,7 @@ impl Files {
             generation: 0,
             taken_at: SystemTime::UNIX_EPOCH,
             trouble: None,
+            were_read: false,
         }
     }
 
@@ -144,6 +147,7 @@ impl Files {
             self.directories = directories(&paths);
             self.paths = paths;
             self.seen = None;
+            self.were_read = true;
         }
     }
 
@@ -166,6 +170,11 @@ impl Files {
 
     pub fn trouble_mut(&mut self) -> Option<&mut Trouble> {
         self.trouble.as_mut()
+    }
+
+    /// Whether they were read since this was asked last, so that a change may now be seen elsewhere.
+    pub fn take_read(&mut self) -> bool {
+        std::mem::take(&mut self.were_read)
     }
 
     /// Whether something may come of looking again soon.
@@ -193,6 +202,7 @@ impl Files {
             return Reading::Same;
         }
         self.directories = directories(&self.paths);
+        self.were_read = true;
         let contents: Vec<Content> = self.paths.iter().map(|path| file::read(path)).collect();
         if self.stamps() != stamps {
             // Somebody is writing at this instant, and will be heard of again.

@@ -51,11 +51,13 @@ pub struct Pair {
     pub held: Held<Arc<Certificate>>,
     /// The serial number of the certificate before the one that is held.
     pub replaced: Option<Box<str>>,
+    /// How near its end the certificate was when that was told last.
+    pub told_stage: Option<u8>,
 }
 
 impl Pair {
     pub fn new(cname: Cname, held: Held<Arc<Certificate>>) -> Self {
-        Self { cname, held, replaced: None }
+        Self { cname, held, replaced: None, told_stage: None }
     }
 }
 

@@ -106,7 +106,7 @@ pub struct CertificateReport {
 }
 
 impl CertificateReport {
-    fn new(Pair { cname, held, replaced }: &Pair, outcome: Outcome) -> Self {
+    fn new(Pair { cname, held, replaced, .. }: &Pair, outcome: Outcome) -> Self {
         let replaced = replaced.as_deref().filter(|_| outcome == Outcome::Taken);
         Self {
             cname: cname.name.to_string(),
