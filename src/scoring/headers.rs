@@ -172,11 +172,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// Fields of a caller that would claim something only the front end can know, or that it writes itself.
 fn is_forged_or_replaced(name: &HeaderName) -> bool {
     matches!(*name, HOST | CONTENT_LENGTH | EXPECT | FORWARDED)
+        || (name.as_str().starts_with("client-cert") && (*name == CLIENT_CERT || *name == CLIENT_CERT_CHAIN))
         || (name.as_str().starts_with("x-")
             && (name.as_str().starts_with("x-forwarded-")
                 || *name == "x-real-ip"
-                || *name == CLIENT_CERT
-                || *name == CLIENT_CERT_CHAIN
                 || *name == X_REQUEST_ID
                 || *name == X_MS_REQUEST_ID
                 || *name == X_MS_CLIENT_REQUEST_ID
@@ -315,14 +314,25 @@ mod tests {
                 ("x-real-ip", "1.1.1.1"),
                 ("x-request-id", "mine"),
                 ("x-ms-request-id", "mine"),
+                ("client-cert", ":AAAA:"),
+                ("client-cert-chain", ":AAAA:"),
+                ("x-forwarded-client-cert", "Subject=\"CN=admin\""),
                 ("authorization", "Bearer key"),
             ],
         );
         assert_eq!(headers.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), ["127.0.0.1"]);
         assert_ne!(headers[X_REQUEST_ID], "mine");
-        for gone in
-            ["x-forwarded-ssl", "x-forwarded-prefix", "forwarded", "x-real-ip", "x-ms-request-id", "authorization"]
-        {
+        for gone in [
+            "x-forwarded-ssl",
+            "x-forwarded-prefix",
+            "forwarded",
+            "x-real-ip",
+            "x-ms-request-id",
+            "client-cert",
+            "client-cert-chain",
+            "x-forwarded-client-cert",
+            "authorization",
+        ] {
             assert!(!headers.contains_key(gone), "{gone}");
         }
     }
