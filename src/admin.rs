@@ -31,7 +31,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::{self, AdminListen, TlsStatus};
 use crate::environment::Token;
 use crate::listener;
-use crate::reload::{self, Stopped};
+use crate::reload;
 use crate::scoring::catalog::Catalog;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
@@ -212,22 +212,24 @@ impl Server {
                 let answer = text(StatusCode::UNAUTHORIZED, "Send the token as Authorization: Bearer.\n");
                 with(answer, WWW_AUTHENTICATE, "Bearer")
             }
-            "/v1/reload" => self.reload().await.unwrap_or_else(stopping),
-            "/v1/certificates" => self.certificates().await.unwrap_or_else(stopping),
-            _ => self.metrics().await.unwrap_or_else(stopping),
+            "/v1/reload" => self.reload().await,
+            "/v1/certificates" => self.certificates(),
+            _ => self.metrics(),
         }
     }
 
     /// Answers when it is done, with what was taken and what was not: 422 if anything was not.
-    async fn reload(&self) -> Result<Response<Full<Bytes>>, Stopped> {
-        let report = self.admin.reload.reload().await?;
-        let status = if report.is_all_taken() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-        Ok(json(status, &report))
+    async fn reload(&self) -> Response<Full<Bytes>> {
+        match self.admin.reload.reload().await {
+            Ok(report) if report.is_all_taken() => json(StatusCode::OK, &report),
+            Ok(report) => json(StatusCode::UNPROCESSABLE_ENTITY, &report),
+            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        }
     }
 
-    async fn certificates(&self) -> Result<Response<Full<Bytes>>, Stopped> {
-        let standing = self.admin.reload.standing().await?;
-        Ok(json(StatusCode::OK, &serde_json::json!({ "certificates": standing.status.certificates })))
+    fn certificates(&self) -> Response<Full<Bytes>> {
+        let standing = self.admin.reload.standing();
+        json(StatusCode::OK, &serde_json::json!({ "certificates": standing.status.certificates }))
     }
 
     fn reason_not_to_be_ready(&self) -> Option<&'static str> {
@@ -254,20 +256,15 @@ impl Server {
         given.is_some_and(|given| verify_slices_are_equal(given.trim_ascii(), token).is_ok())
     }
 
-    async fn metrics(&self) -> Result<Response<Full<Bytes>>, Stopped> {
-        let standing = self.admin.reload.standing().await?;
-        Ok(match metrics::render(&self.admin, standing) {
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        match metrics::render(&self.admin) {
             Ok(body) => with(text(StatusCode::OK, body), CONTENT_TYPE, metrics::CONTENT_TYPE),
             Err(error) => {
                 tracing::error!(%error, "metrics");
                 text(StatusCode::INTERNAL_SERVER_ERROR, "The metrics could not be written.\n")
             }
-        })
+        }
     }
-}
-
-fn stopping(error: Stopped) -> Response<Full<Bytes>> {
-    text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {

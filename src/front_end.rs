@@ -21,7 +21,6 @@ use tokio::time::timeout;
 use crate::admin::{self, Admin, SharedToken};
 use crate::config::{AdminListen, Config};
 use crate::environment::Environment;
-use crate::environment::report::Report;
 use crate::listener;
 use crate::reload;
 use crate::scoring::catalog::Catalog;
@@ -68,7 +67,7 @@ pub struct FrontEnd {
     workers_alive: mpsc::Receiver<()>,
     workers: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
-    reload: Option<(reload::Handle, JoinHandle<()>)>,
+    reload: Option<reload::Handle>,
     config: Arc<ArcSwap<Config>>,
 }
 
@@ -131,19 +130,14 @@ impl FrontEnd {
             catalog: Arc::clone(&catalog),
             token: Arc::clone(&token),
         };
-        let reload = front_end.start_reload(environment, published)?;
+        let publish = move |environment: &Environment| published.follow(environment);
+        let reload = reload::start(environment, publish).map_err(StartError::Thread)?;
+        front_end.reload = Some(reload.clone());
         let admin = Admin { phases, metrics, certificates, catalog, token, reload };
         front_end.control = Some(start_thread("control".to_owned(), |runtime| {
             runtime.block_on(admin.serve(admin_listener));
         })?);
         Ok(front_end)
-    }
-
-    fn start_reload(&mut self, environment: Environment, published: Published) -> Result<reload::Handle, StartError> {
-        let publish = move |environment: &Environment| published.follow(environment);
-        let (handle, thread) = reload::start(environment, publish).map_err(StartError::Thread)?;
-        self.reload = Some((handle.clone(), thread));
-        Ok(handle)
     }
 
     pub fn bound(&self) -> &Bound {
@@ -156,10 +150,9 @@ impl FrontEnd {
         (frontend.drain_grace, frontend.drain_timeout)
     }
 
-    /// Reads every file and takes what is good; absent once the front end stops.
-    pub async fn reload(&self) -> Option<Report> {
-        let (handle, _) = self.reload.as_ref()?;
-        handle.reload().await.ok()
+    /// What follows the files.
+    pub fn reload(&self) -> Option<reload::Handle> {
+        self.reload.clone()
     }
 
     /// No longer ready, but connections are still taken.
@@ -179,9 +172,8 @@ impl FrontEnd {
     /// Ends every thread at once.
     fn join(&mut self) {
         self.phase.send_replace(Phase::Stopped);
-        if let Some((handle, thread)) = self.reload.take() {
-            handle.stop();
-            let _ = thread.join();
+        if let Some(reload) = self.reload.take() {
+            reload.stop();
         }
         for thread in self.workers.drain(..).chain(self.control.take()) {
             // A panic has been reported by the thread that had it.

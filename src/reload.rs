@@ -6,14 +6,17 @@
 
 mod watch;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use std::{fmt, io};
+use std::{fmt, io, thread};
 
+use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
 use crate::config::{self, Config, Diagnostics, Severity};
 use crate::environment::report::{CertificateReport, Report, Status, Taking};
@@ -26,6 +29,9 @@ const QUIET: Duration = Duration::from_millis(50);
 /// A directory in which something is written all the time must not keep a change back.
 const LONGEST_BURST: Duration = Duration::from_millis(250);
 
+/// How long an answer is waited for. 10,000 pairs take about a second.
+const PATIENCE_OF_ASKERS: Duration = Duration::from_secs(30);
+
 /// Messages that wait. When there are more, all files are looked at.
 const INBOX: usize = 1024;
 
@@ -36,8 +42,8 @@ enum Message {
     /// Something happened, nobody knows where.
     MissedEvents,
     Reload(oneshot::Sender<Report>),
-    Status(oneshot::Sender<Standing>),
-    Stop,
+    /// There may be a reason to end.
+    Wake,
 }
 
 /// How things stand.
@@ -48,50 +54,65 @@ pub struct Standing {
     pub waits_for_restart: Vec<&'static str>,
 }
 
-/// Asks the thread.
+/// The thread, as others see it. They never wait for it but for a reload they asked for: a network file system may hold
+/// it up for as long as it likes.
 #[derive(Clone)]
-pub struct Handle(SyncSender<Message>);
+pub struct Handle {
+    inbox: SyncSender<Message>,
+    standing: Arc<ArcSwap<Standing>>,
+    is_over: Arc<AtomicBool>,
+}
 
-/// The thread is gone, which happens when the front end stops.
+/// Why files are not read.
 #[derive(Debug, thiserror::Error)]
-#[error("the front end is stopping")]
-pub struct Stopped;
+pub enum ReloadError {
+    #[error("the files are not followed any more: the front end is stopping, or its log says why")]
+    Over,
+    #[error("the files could not be read within {} s; do they lie on a file system that does not answer?", .0.as_secs())]
+    Stuck(Duration),
+}
 
 impl Handle {
     /// Reads every file and takes what is good.
     ///
     /// # Errors
     ///
-    /// The front end is stopping.
-    pub async fn reload(&self) -> Result<Report, Stopped> {
-        self.ask(Message::Reload).await
+    /// See [`ReloadError`]; a reload that is stuck goes on when it can.
+    pub async fn reload(&self) -> Result<Report, ReloadError> {
+        let stuck = || ReloadError::Stuck(PATIENCE_OF_ASKERS);
+        let answer = timeout(PATIENCE_OF_ASKERS, self.ask()).await.map_err(|_| stuck())?;
+        answer.ok_or(ReloadError::Over)
     }
 
-    /// # Errors
-    ///
-    /// The front end is stopping.
-    pub async fn standing(&self) -> Result<Standing, Stopped> {
-        self.ask(Message::Status).await
-    }
-
-    /// Ends the thread, after what it has at hand.
-    pub fn stop(&self) {
-        // The thread takes what is in its inbox, or it is gone already.
-        let _ = self.0.send(Message::Stop);
-    }
-
-    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Stopped> {
+    async fn ask(&self) -> Option<Report> {
         let (answer, answered) = oneshot::channel();
-        // Full only under a storm of events, and then everything is about to be looked at; try again a little later.
-        let mut message = message(answer);
-        while let Err(error) = self.0.try_send(message) {
+        let mut message = Message::Reload(answer);
+        while let Err(error) = self.inbox.try_send(message) {
             match error {
                 TrySendError::Full(back) => message = back,
-                TrySendError::Disconnected(_) => return Err(Stopped),
+                TrySendError::Disconnected(_) => return None,
             }
-            tokio::time::sleep(QUIET).await;
+            // Under a storm of events there is room again at once.
+            sleep(QUIET).await;
         }
-        answered.await.map_err(|_| Stopped)
+        answered.await.ok()
+    }
+
+    /// How things stood after the last look.
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.load_full()
+    }
+
+    /// Whether the files are still followed.
+    pub fn is_alive(&self) -> bool {
+        !self.is_over.load(Relaxed)
+    }
+
+    /// Ends the thread after what it has at hand, which is not waited for.
+    pub fn stop(&self) {
+        self.is_over.store(true, Relaxed);
+        // If there is no room, there is something to wake it.
+        let _ = self.inbox.try_send(Message::Wake);
     }
 }
 
@@ -106,16 +127,28 @@ impl fmt::Debug for Handle {
 /// # Errors
 ///
 /// The system has no thread to give.
-pub fn start(
-    environment: Environment,
-    publish: impl FnMut(&Environment) + Send + 'static,
-) -> io::Result<(Handle, JoinHandle<()>)> {
+pub fn start(environment: Environment, publish: impl FnMut(&Environment) + Send + 'static) -> io::Result<Handle> {
     let (sender, inbox) = sync_channel(INBOX);
     let watch = Watch::new(&environment.config().reload, &sender);
-    let started_with = Arc::clone(environment.config());
-    let mut reloader = Reloader { environment, watch, inbox, publish, started_with, waits_for_restart: Vec::new() };
-    let thread = thread::Builder::new().name("reload".to_owned()).spawn(move || reloader.run())?;
-    Ok((Handle(sender), thread))
+    let standing = Standing { status: environment.status(), waits_for_restart: Vec::new() };
+    let handle = Handle { inbox: sender, standing: Arc::new(ArcSwap::from_pointee(standing)), is_over: Arc::default() };
+    let mut reloader = Reloader {
+        watch,
+        inbox,
+        publish,
+        standing: Arc::clone(&handle.standing),
+        is_over: Arc::clone(&handle.is_over),
+        started_with: Arc::clone(environment.config()),
+        environment,
+    };
+    thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        // What is served goes on; that it is no longer followed has to be seen.
+        if catch_unwind(AssertUnwindSafe(|| reloader.run())).is_err() {
+            reloader.is_over.store(true, Relaxed);
+            tracing::error!("following the files has failed; what was taken is served on, and changes need a restart");
+        }
+    })?;
+    Ok(handle)
 }
 
 struct Reloader<P> {
@@ -123,8 +156,9 @@ struct Reloader<P> {
     watch: Watch,
     inbox: Receiver<Message>,
     publish: P,
+    standing: Arc<ArcSwap<Standing>>,
+    is_over: Arc<AtomicBool>,
     started_with: Arc<Config>,
-    waits_for_restart: Vec<&'static str>,
 }
 
 impl<P: FnMut(&Environment)> Reloader<P> {
@@ -133,13 +167,14 @@ impl<P: FnMut(&Environment)> Reloader<P> {
         // What changed between the first look and the watch was not heard.
         self.look(&Scope::Glance);
         let mut polled = Instant::now();
-        loop {
+        while !self.is_over.load(Relaxed) {
             let interval = self.environment.config().reload.poll_interval;
             let patience = if self.environment.is_unsettled() { PATIENCE.min(interval) } else { interval };
-            let message = match self.inbox.recv_timeout((polled + patience).saturating_duration_since(Instant::now())) {
+            let asked = match self.inbox.recv_timeout((polled + patience).saturating_duration_since(Instant::now())) {
                 Ok(Message::Changed(path)) => self.after_burst(Scope::of(path)),
                 Ok(Message::MissedEvents) => self.after_burst(Scope::Glance),
-                Ok(message) => Some(message),
+                Ok(Message::Reload(answer)) => Some(answer),
+                Ok(Message::Wake) => None,
                 Err(RecvTimeoutError::Timeout) => {
                     self.look(&Scope::Glance);
                     self.log_expiring();
@@ -148,42 +183,41 @@ impl<P: FnMut(&Environment)> Reloader<P> {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            match message {
-                Some(Message::Stop) => return,
-                Some(message) => self.answer(message),
-                None => {}
+            if let Some(answer) = asked {
+                self.reload(answer);
             }
         }
     }
 
-    fn answer(&mut self, message: Message) {
-        // Whoever asked may have gone.
-        match message {
-            Message::Reload(answer) => drop(answer.send(self.look(&Scope::Read))),
-            Message::Status(answer) => {
-                let status = self.environment.status();
-                drop(answer.send(Standing { status, waits_for_restart: self.waits_for_restart.clone() }));
+    /// Reads everything, once for all who have asked so far.
+    fn reload(&mut self, first: oneshot::Sender<Report>) {
+        let mut answers = vec![first];
+        while let Ok(message) = self.inbox.try_recv() {
+            // Whatever else was heard is looked at as well.
+            if let Message::Reload(answer) = message {
+                answers.push(answer);
             }
-            Message::Changed(_) | Message::MissedEvents | Message::Stop => {}
+        }
+        let report = self.look(&Scope::Read);
+        for answer in answers {
+            // Whoever asked may have gone.
+            let _ = answer.send(report.clone());
         }
     }
 
-    /// Waits for the end of a burst of events, then looks. Another message ends the waiting, and is given back.
-    fn after_burst(&mut self, mut scope: Scope) -> Option<Message> {
+    /// Waits for the end of a burst of events, then looks. Somebody who asks ends the waiting, and is given back.
+    fn after_burst(&mut self, mut scope: Scope) -> Option<oneshot::Sender<Report>> {
         let end = Instant::now() + LONGEST_BURST;
-        let mut other = None;
         while let Ok(message) = self.inbox.recv_timeout(QUIET.min(end.saturating_duration_since(Instant::now()))) {
             match message {
                 Message::Changed(path) => scope.widen(path),
                 Message::MissedEvents => scope = Scope::Glance,
-                message => {
-                    other = Some(message);
-                    break;
-                }
+                Message::Reload(answer) => return Some(answer),
+                Message::Wake => return None,
             }
         }
         self.look(&scope);
-        other
+        None
     }
 
     fn look(&mut self, scope: &Scope) -> Report {
@@ -195,11 +229,24 @@ impl<P: FnMut(&Environment)> Reloader<P> {
         self.follow_directories();
         log_taken(&report);
         log_remarks(&remarks);
-        if report.config.result == Taking::Taken {
-            self.note_what_waits();
+        if report.is_any_taken() || !report.is_all_taken() || self.has_recovered() {
+            self.note_standing();
         }
         self.log_troubles();
         report
+    }
+
+    /// Whether something is held against files that are as they were before.
+    fn has_recovered(&self) -> bool {
+        !self.standing.load().status.is_all_good()
+    }
+
+    fn note_standing(&self) {
+        let waits_for_restart = waits_for_restart(&self.started_with, self.environment.config());
+        if !waits_for_restart.is_empty() && waits_for_restart != self.standing.load().waits_for_restart {
+            tracing::warn!(settings = ?waits_for_restart, "these settings changed and wait for a restart");
+        }
+        self.standing.store(Arc::new(Standing { status: self.environment.status(), waits_for_restart }));
     }
 
     /// Links may lead elsewhere now, and directories may be others under the same name.
@@ -213,13 +260,6 @@ impl<P: FnMut(&Environment)> Reloader<P> {
         for (cname, certificate) in self.environment.tell_expiring() {
             let not_after = humantime::format_rfc3339_seconds(certificate.not_after());
             tracing::warn!(%cname, serial = certificate.serial(), %not_after, "the certificate that is served ends soon, or has ended");
-        }
-    }
-
-    fn note_what_waits(&mut self) {
-        self.waits_for_restart = waits_for_restart(&self.started_with, self.environment.config());
-        if !self.waits_for_restart.is_empty() {
-            tracing::warn!(settings = ?self.waits_for_restart, "these settings changed and wait for a restart");
         }
     }
 

@@ -25,11 +25,12 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The document as it is now.
-pub(super) fn render(admin: &Admin, standing: Standing) -> Result<String, fmt::Error> {
+pub(super) fn render(admin: &Admin) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("scorefront");
     registry.register_collector(Box::new(Snapshot {
         metrics: Arc::clone(&admin.metrics),
-        standing,
+        standing: admin.reload.standing(),
+        is_following: admin.reload.is_alive(),
         catalog: admin.catalog.load_full(),
     }));
     let mut text = String::new();
@@ -40,7 +41,8 @@ pub(super) fn render(admin: &Admin, standing: Standing) -> Result<String, fmt::E
 #[derive(Debug)]
 struct Snapshot {
     metrics: Arc<Metrics>,
-    standing: Standing,
+    standing: Arc<Standing>,
+    is_following: bool,
     catalog: Arc<Catalog>,
 }
 
@@ -213,7 +215,7 @@ impl Snapshot {
 
     fn reloads(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let config = &self.standing.status.config;
-        let ok = i64::from(config.errors.is_empty());
+        let ok = i64::from(config.last_reload_ok);
         gauge(encoder, "config_last_reload_success", "1 if what the configuration files hold is what runs")?
             .encode_gauge(&ok)?;
         gauge(encoder, "config_generation", "How often a configuration was taken")?
@@ -222,7 +224,9 @@ impl Snapshot {
             .encode_gauge(&seconds(config.taken_at))?;
         let waiting = as_gauge(u64::try_from(self.standing.waits_for_restart.len()).unwrap_or(u64::MAX));
         gauge(encoder, "config_waits_for_restart", "Settings whose new value holds after a restart only")?
-            .encode_gauge(&waiting)
+            .encode_gauge(&waiting)?;
+        gauge(encoder, "files_followed", "1 as long as changes of files are noticed")?
+            .encode_gauge(&i64::from(self.is_following))
     }
 
     fn replicas(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -16,6 +16,7 @@ use super::Configuration;
 use crate::config::{Diagnostics, Log, Severity};
 use crate::environment::{self, Environment};
 use crate::front_end::{AccessOutput, FrontEnd, threads};
+use crate::reload;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LineWriter;
@@ -80,14 +81,17 @@ async fn serve_until_stopped(front_end: &FrontEnd, signals: &mut Signals) -> any
     loop {
         tokio::select! {
             signal = signals.next() => return Ok(signal),
-            _ = hangups.recv() => {
-                // What is taken is logged where it is taken.
-                if let Some(report) = front_end.reload().await {
-                    let refused = !report.is_all_taken();
-                    tracing::info!(refused, "SIGHUP: every file was read");
-                }
-            }
+            // Not waited for: a stop may be asked for meanwhile.
+            _ = hangups.recv() => drop(front_end.reload().map(|reload| tokio::spawn(reload_and_log(reload)))),
         }
+    }
+}
+
+/// What is taken is logged where it is taken.
+async fn reload_and_log(reload: reload::Handle) {
+    match reload.reload().await {
+        Ok(report) => tracing::info!(all_taken = report.is_all_taken(), "SIGHUP: every file was read"),
+        Err(error) => tracing::error!("SIGHUP: {error}"),
     }
 }
 

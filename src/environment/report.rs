@@ -144,6 +144,13 @@ pub struct Status {
 }
 
 impl Status {
+    /// Whether everything the files hold is what is served.
+    pub fn is_all_good(&self) -> bool {
+        self.config.last_reload_ok
+            && self.certificates.iter().all(|certificate| certificate.last_reload_ok)
+            && self.others.iter().all(|other| other.last_reload_ok)
+    }
+
     pub(super) fn of(environment: &Environment) -> Self {
         let files = environment.configuration.files();
         let certificates = environment.pairs.iter().map(|pair| {
@@ -153,10 +160,16 @@ impl Status {
         let others = environment.others().map(|material| FileStatus {
             files: paths(material.files().paths()),
             generation: material.files().generation(),
+            last_reload_ok: material.files().trouble().is_none(),
             errors: errors(material.files()),
         });
         Self {
-            config: ConfigStatus { errors: errors(files), generation: files.generation(), taken_at: files.taken_at() },
+            config: ConfigStatus {
+                last_reload_ok: files.trouble().is_none(),
+                errors: errors(files),
+                generation: files.generation(),
+                taken_at: files.taken_at(),
+            },
             certificates: certificates.collect(),
             others: others.collect(),
         }
@@ -165,6 +178,7 @@ impl Status {
 
 #[derive(Debug)]
 pub struct ConfigStatus {
+    pub last_reload_ok: bool,
     /// Why what the files hold is not what runs; empty if it is.
     pub errors: Vec<String>,
     /// How often a configuration was taken.
@@ -244,6 +258,7 @@ impl Served {
 pub struct FileStatus {
     pub files: Vec<String>,
     pub generation: u64,
+    pub last_reload_ok: bool,
     pub errors: Vec<String>,
 }
 
