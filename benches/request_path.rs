@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Request, Version};
+use rustls::ProtocolVersion;
 use scorefront::config::{self, Paths};
 use scorefront::scoring::caller::Caller;
 use scorefront::scoring::catalog::Catalog;
@@ -25,7 +26,8 @@ use scorefront::scoring::worker::Worker;
 use scorefront::telemetry::access::AccessLog;
 use scorefront::telemetry::metrics::Metrics;
 use scorefront::tls::pair::{Files, examine};
-use scorefront::tls::{CertificateTable, Identity};
+use scorefront::tls::tickets::TicketKeys;
+use scorefront::tls::{CertificateTable, Identity, Settings};
 
 fn route(c: &mut Criterion) {
     let paths = Paths { score: "/score".into(), health: "/".into(), swagger: "/swagger.json".into() };
@@ -43,13 +45,16 @@ fn certificates(c: &mut Criterion) {
     let files = Files { chain: Path::new("cert.pem"), key: Path::new("key.pem") };
     let examined = examine(pem.pem().as_bytes(), key.serialize_pem().as_bytes(), files, None, SystemTime::now());
     let certificate = Arc::new(examined.certificate.expect("a pair"));
-    let identity = |cname: &str| Arc::new(Identity::new(cname, vec![Arc::clone(&certificate)]));
+    let tickets = Arc::new(TicketKeys::random().expect("random bytes"));
+    let settings = Settings::new(ProtocolVersion::TLSv1_2, tickets);
+    let identity = Identity::new("example", vec![certificate], None, &settings).expect("an identity");
+    let identity = Arc::new(identity);
     for names in [1, 10_000] {
         let mut table = CertificateTable::default();
         for n in 0..names {
-            table.insert(identity(&format!("cname-{n}.example.com")));
+            table.insert(&format!("cname-{n}.example.com"), Arc::clone(&identity));
         }
-        table.insert(identity("*.models.example.com"));
+        table.insert("*.models.example.com", Arc::clone(&identity));
         let mut group = c.benchmark_group(format!("certificate among {names}"));
         group.bench_function("exact", |bencher| bencher.iter(|| table.find(black_box(Some("cname-0.example.com")))));
         group

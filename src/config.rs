@@ -26,7 +26,7 @@ pub use protocol::Paths;
 pub use value::{CnamePattern, KeyHash, ReplicaAddress, ServiceName};
 
 /// The whole configuration of one front end: `scorefront.toml` and the files it includes.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Config {
     pub frontend: Frontend,
     pub tls: Tls,
@@ -41,7 +41,7 @@ pub struct Config {
 }
 
 /// `[frontend]`: where callers connect and how the process runs. Read at start-up only.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Frontend {
     pub https: SocketAddr,
     pub http: Option<SocketAddr>,
@@ -66,7 +66,7 @@ pub enum HttpWhenTls {
 }
 
 /// `[tls]`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Tls {
     pub status: TlsStatus,
     pub min_version: TlsVersion,
@@ -99,7 +99,7 @@ pub enum TlsVersion {
 }
 
 /// One `[[cname]]` table: a DNS name and the PEM pair served for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cname {
     pub name: CnamePattern,
     /// Where the name is written in the configuration.
@@ -114,7 +114,7 @@ pub struct Cname {
 }
 
 /// A file that the configuration names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePath {
     /// Absolute, or relative to the process.
     pub path: PathBuf,
@@ -130,7 +130,7 @@ impl FilePath {
 }
 
 /// `[admin]`: the operators' own listener.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Admin {
     pub listen: AdminListen,
     /// A file holding the bearer token that `/metrics` asks for; always there when `listen` is not loopback or unix.
@@ -156,7 +156,7 @@ impl fmt::Display for AdminListen {
 }
 
 /// `[limits]`: what one process grants its callers, whoever they are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub max_connections: usize,
     pub tls_handshake_timeout: Duration,
@@ -201,7 +201,7 @@ pub enum ErrorFormat {
 }
 
 /// One `[[service]]`, `[defaults]` filled in.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: ServiceName,
     /// The names it is served under; empty: every name.
@@ -216,7 +216,7 @@ pub struct Service {
 }
 
 /// Who may call a service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// Bearer keys, stored as their SHA-256.
     Keys {
@@ -227,7 +227,7 @@ pub enum Auth {
 }
 
 /// One version of a service and its share of the traffic.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Deployment {
     pub name: String,
     /// Percent.
@@ -237,7 +237,7 @@ pub struct Deployment {
 }
 
 /// One container address, and where it is written.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Replica {
     pub address: ReplicaAddress,
     pub at: Location,

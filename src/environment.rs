@@ -178,9 +178,13 @@ impl Environment {
         self.files().any(Files::are_unsettled)
     }
 
-    /// What is wrong with the files and was not told before, once it was wrong long enough.
-    pub fn tell_troubles(&mut self) -> Vec<Diagnostics> {
-        let tell = |files: &mut Files| files.trouble_mut().and_then(|trouble| trouble.tell().cloned());
+    /// What is wrong with the files and was not told before, once it was wrong long enough; and whether there is
+    /// something that goes on in its place.
+    pub fn tell_troubles(&mut self) -> Vec<(Diagnostics, bool)> {
+        let tell = |files: &mut Files| {
+            let goes_on = files.generation() > 0;
+            files.trouble_mut().and_then(|trouble| trouble.tell()).map(|found| (found.clone(), goes_on))
+        };
         let mut told: Vec<_> = tell(self.configuration.files_mut()).into_iter().collect();
         told.extend(self.materials_mut().filter_map(|material| tell(material.files_mut())));
         told
@@ -231,34 +235,24 @@ impl Environment {
     }
 
     fn files(&self) -> impl Iterator<Item = &Files> {
-        std::iter::once(self.configuration.files()).chain(self.materials().map(|material| material.files()))
+        std::iter::once(self.configuration.files()).chain(self.materials().map(Material::files))
     }
 
-    /// Holds what the configuration names, and keeps what it named before.
+    /// Holds what the configuration names. What was held goes on, also where the configuration names other files for it,
+    /// until those hold something good.
     fn follow_configuration(&mut self) {
         let config = Arc::clone(self.config());
-        let pairs = std::mem::take(&mut self.pairs).into_iter();
-        let mut known: HashMap<_, _> =
-            pairs.map(|pair| ((pair.cname.name.clone(), pair_files(&pair.cname)), pair)).collect();
-        self.pairs = Vec::with_capacity(config.cnames.len());
-        for cname in &config.cnames {
-            let files = pair_files(cname);
-            let known = known.remove(&(cname.name.clone(), files.clone()));
-            let held = known.map_or_else(|| Held::new(files), |pair| pair.held);
-            self.pairs.push(Pair::new(cname.clone(), held));
-        }
+        let known = std::mem::take(&mut self.pairs).into_iter().map(|pair| (pair.cname, pair.held)).collect();
+        let pairs = follow(&config.cnames, pair_files, known).into_iter();
+        self.pairs = pairs.map(|(cname, held)| Pair::new(cname, held)).collect();
 
-        let callers = std::mem::take(&mut self.callers).into_iter();
-        let mut known: HashMap<_, _> = callers.map(|callers| (caller_files(&callers.cname), callers)).collect();
+        let known =
+            std::mem::take(&mut self.callers).into_iter().map(|callers| (callers.cname, callers.held)).collect();
         let mut seen = HashSet::new();
-        for cname in config.cnames.iter().filter(|cname| cname.client_ca_pem.is_some()) {
-            let files = caller_files(cname);
-            if seen.insert(files.clone()) {
-                let known = known.remove(&files);
-                let held = known.map_or_else(|| Held::new(files), |callers| callers.held);
-                self.callers.push(Callers { cname: cname.clone(), held });
-            }
-        }
+        let asking = config.cnames.iter().filter(|cname| cname.client_ca_pem.is_some());
+        let asking: Vec<_> = asking.filter(|cname| seen.insert(caller_files(cname))).cloned().collect();
+        let callers = follow(&asking, caller_files, known).into_iter();
+        self.callers = callers.map(|(cname, held)| Callers { cname, held }).collect();
 
         let known = self.tickets.take().map(|tickets| tickets.held);
         self.tickets =
@@ -305,10 +299,34 @@ fn caller_files(cname: &Cname) -> Vec<PathBuf> {
     cname.client_ca_pem.iter().chain(&cname.client_crl_pem).map(|file| file.path.clone()).collect()
 }
 
-/// What is held of `file`: what was `known` of it, if that was the file.
+/// What each of `wanted` holds: what was `known` of the same name and files, else of the name, else nothing yet.
+fn follow<T>(
+    wanted: &[Cname],
+    files: impl Fn(&Cname) -> Vec<PathBuf>,
+    known: Vec<(Cname, Held<T>)>,
+) -> Vec<(Cname, Held<T>)> {
+    let key = |cname: &Cname| (cname.name.clone(), files(cname));
+    let mut known: HashMap<_, _> = known.into_iter().map(|(cname, held)| (key(&cname), held)).collect();
+    let found: Vec<_> = wanted.iter().map(|cname| known.remove(&key(cname))).collect();
+    let mut left: HashMap<CnamePattern, Vec<Held<T>>> = HashMap::new();
+    for ((name, _), held) in known {
+        left.entry(name).or_default().push(held);
+    }
+    let held = wanted.iter().zip(found).map(|(cname, found)| {
+        let of_name = || left.get_mut(&cname.name).and_then(Vec::pop).map(|held| held.of_other_files(files(cname)));
+        found.or_else(of_name).unwrap_or_else(|| Held::new(files(cname)))
+    });
+    wanted.iter().cloned().zip(held).collect()
+}
+
+/// What is held of `file`: what was `known`, until the file holds something good.
 fn of<T>(file: &FilePath, known: Option<Held<T>>) -> Held<T> {
-    let paths = [file.path.clone()];
-    known.filter(|held| held.files.paths() == paths).unwrap_or_else(|| Held::new(paths.into()))
+    let paths = vec![file.path.clone()];
+    match known {
+        Some(held) if held.files.paths() == paths => held,
+        Some(held) => held.of_other_files(paths),
+        None => Held::new(paths),
+    }
 }
 
 fn oldest(config: &Config) -> ProtocolVersion {

@@ -264,11 +264,12 @@ impl<P: FnMut(&Environment)> Reloader<P> {
     }
 
     fn log_troubles(&mut self) {
-        for trouble in self.environment.tell_troubles() {
-            for finding in &trouble {
+        for (findings, goes_on) in self.environment.tell_troubles() {
+            let so = if goes_on { "not taken, what was there before goes on" } else { "not taken" };
+            for finding in &findings {
                 match finding.severity {
-                    Severity::Error => tracing::error!("not taken, what was there before goes on: {finding}"),
-                    Severity::Warning => tracing::warn!("not taken, what was there before goes on: {finding}"),
+                    Severity::Error => tracing::error!("{so}: {finding}"),
+                    Severity::Warning => tracing::warn!("{so}: {finding}"),
                 }
             }
         }

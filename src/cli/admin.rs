@@ -27,9 +27,9 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// Which running front end a command is about.
 #[derive(Debug, clap::Args)]
 pub(super) struct Admin {
-    /// Its admin address, http://HOST:PORT or unix:PATH [default: http://127.0.0.1:8900]
-    #[arg(long, value_name = "URL", env = "SCOREFRONT_ADMIN", conflicts_with_all = ["config", "env"])]
-    admin: Option<String>,
+    /// Its admin address, http://ADDRESS:PORT or unix:PATH; by default port 8900 of this machine
+    #[arg(long = "admin", value_name = "URL", env = "SCOREFRONT_ADMIN", conflicts_with_all = ["config", "env"])]
+    url: Option<String>,
     /// The file that holds the token its admin address asks for
     #[arg(long, value_name = "FILE", env = "SCOREFRONT_ADMIN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
@@ -58,7 +58,7 @@ impl Admin {
             let (config, _) = config::load(&file).map_err(|found| anyhow!("{found}"))?;
             address = config.admin.listen;
             token_file = token_file.or(config.admin.token_file.map(|file| file.path));
-        } else if let Some(url) = &self.admin {
+        } else if let Some(url) = &self.url {
             address = parse(url)?;
         }
         let token = token_file.map(|file| {

@@ -47,7 +47,7 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
         let result = match result {
             Taking::Taken => "taken",
             Taking::Unchanged => "unchanged",
-            Taking::Refused => "NOT TAKEN, what was there before goes on",
+            Taking::Refused => "NOT TAKEN",
         };
         writeln!(said, "{what}: {result}")?;
         errors.iter().try_for_each(|error| writeln!(said, "  {error}"))
@@ -56,6 +56,7 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
     for certificate in &report.certificates {
         let serial = match (&certificate.replaced_serial, &certificate.serial) {
             (Some(old), Some(new)) => format!(" (serial {old} to {new})"),
+            (None, Some(serial)) if certificate.result == Taking::Refused => format!(" (serial {serial} goes on)"),
             (None, Some(serial)) => format!(" (serial {serial})"),
             (_, None) => " (none is served)".to_owned(),
         };

@@ -52,10 +52,19 @@ impl Configuration {
     /// Looks whether the files hold another configuration, and follows it if it is good.
     pub fn look(&mut self, attention: Attention, remarks: &mut Diagnostics) -> Outcome {
         self.held.files.set_paths(self.sources.files());
+        let outcome = self.look_at_files(attention, remarks);
+        // What was read may include other files than those that were looked at.
+        if self.held.files.set_paths(self.sources.files()) && outcome == Outcome::Taken {
+            self.look_at_files(attention, remarks);
+        }
+        outcome
+    }
+
+    fn look_at_files(&mut self, attention: Attention, remarks: &mut Diagnostics) -> Outcome {
         let start = self.start();
-        let (path, sources) = (&self.path, &mut self.sources);
+        let Self { path, sources, current, held } = self;
         let is_empty = |content: &Content| content.as_ref().is_ok_and(|text| text.is_empty());
-        let outcome = self.held.look(
+        let outcome = held.look(
             attention,
             remarks,
             |contents, circumstances, found| {
@@ -67,14 +76,15 @@ impl Configuration {
                 let (config, read) = config::load_partly(path, found);
                 *sources = read;
                 match config {
+                    Some(config) if !found.has_errors() && config == **current => Offer::Same,
                     Some(config) if !found.has_errors() => Offer::Take(Arc::new(config)),
                     _ => Offer::Nothing,
                 }
             },
             |_| true,
         );
-        if let (Outcome::Taken, Some(config)) = (outcome, self.held.value()) {
-            self.current = Arc::clone(config);
+        if let (Outcome::Taken, Some(config)) = (outcome, held.value()) {
+            *current = Arc::clone(config);
         }
         outcome
     }

@@ -82,20 +82,87 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// The directories in which a change of what `path` leads to can be seen: its own, where files are renamed and links
-/// swapped, and that of the file in the end. Of those that do not exist, the nearest that does.
+/// Links that are followed on the way to one file, as many as the kernel does.
+const MAX_LINKS: usize = 40;
+
+/// The directories in which a change of what `path` leads to can be seen: those in which a link on the way lies, that of
+/// the file in the end, and the one above it, in which it may be replaced as a whole. Of those that do not exist, the
+/// nearest that does.
 pub fn directories(path: &Path) -> Vec<PathBuf> {
-    let own = path.parent().map(nearest_existing);
-    let target = path.canonicalize().ok().and_then(|target| target.parent().map(Path::to_owned));
-    let mut directories: Vec<_> = own.into_iter().chain(target).collect();
+    let mut directories = Vec::new();
+    let mut links = 0;
+    // What is left of the way, the next step last.
+    let mut ahead: Vec<PathBuf> = steps(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    let mut reached = PathBuf::new();
+    while let Some(step) = ahead.pop() {
+        // Of a directory that was reached through no link, `..` is the one above.
+        if step == Path::new("..") {
+            reached.pop();
+            continue;
+        }
+        let next = reached.join(step);
+        match fs::read_link(&next) {
+            Ok(target) if links < MAX_LINKS => {
+                links += 1;
+                directories.push(reached.clone());
+                ahead.extend(steps(&target));
+            }
+            _ => reached = next,
+        }
+    }
+    let own = reached.parent().unwrap_or(Path::new("/"));
+    directories.extend([own, own.parent().unwrap_or(own)].map(nearest_existing));
+    directories.sort_unstable();
     directories.dedup();
     directories
 }
 
+/// The last step first. An absolute path begins with the root, which leads away from wherever one is.
+fn steps(path: &Path) -> Vec<PathBuf> {
+    path.components().rev().map(|step| PathBuf::from(step.as_os_str())).collect()
+}
+
 fn nearest_existing(directory: &Path) -> PathBuf {
     let existing = directory.ancestors().find(|ancestor| ancestor.is_dir());
-    match existing {
-        Some(existing) if existing != Path::new("") => existing.canonicalize().unwrap_or_else(|_| existing.to_owned()),
-        _ => PathBuf::from("."),
+    existing.unwrap_or(Path::new("/")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn every_directory_with_a_link_on_the_way_is_watched_and_the_one_above_the_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().canonicalize().expect("it is there");
+        for made in ["real/inner", "links"] {
+            fs::create_dir_all(root.join(made)).expect("a directory");
+        }
+        fs::write(root.join("real/inner/cert.pem"), "x").expect("a file");
+        // links/current -> ../real, links/cert.pem -> current/inner/cert.pem
+        symlink("../real", root.join("links/current")).expect("a link");
+        symlink("current/inner/cert.pem", root.join("links/cert.pem")).expect("a link");
+
+        let watched = directories(&root.join("links/cert.pem"));
+        assert_eq!(watched, ["links", "real", "real/inner"].map(|name| root.join(name)));
+        let missing = directories(&root.join("nowhere/at/all/cert.pem"));
+        assert_eq!(missing, [root]);
+    }
+
+    #[test]
+    fn links_in_a_circle_come_to_an_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        symlink("b", directory.path().join("a")).expect("a link");
+        symlink("a", directory.path().join("b")).expect("a link");
+        assert!(!directories(&directory.path().join("a")).is_empty());
+    }
+
+    #[test]
+    fn only_files_are_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(read(directory.path()).is_err());
+        assert!(read(Path::new("/dev/zero")).is_err());
     }
 }

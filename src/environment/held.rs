@@ -22,6 +22,8 @@ pub type Content = Result<Zeroizing<Vec<u8>>, String>;
 pub enum Offer<T> {
     /// Better than anything held before.
     Take(T),
+    /// What is held already, in other words.
+    Same,
     /// Works, but not as it should: for want of something fit.
     LastResort(T),
     /// Not to be used now, though it may be later with nothing changed.
@@ -141,14 +143,16 @@ impl Files {
         &self.paths
     }
 
-    /// The same is held of other files from now on.
-    pub fn set_paths(&mut self, paths: Vec<PathBuf>) {
-        if self.paths != paths {
-            self.directories = directories(&paths);
-            self.paths = paths;
-            self.seen = None;
-            self.were_read = true;
+    /// Whether they were others until now.
+    pub fn set_paths(&mut self, paths: Vec<PathBuf>) -> bool {
+        if self.paths == paths {
+            return false;
         }
+        self.directories = directories(&paths);
+        self.paths = paths;
+        self.seen = None;
+        self.were_read = true;
+        true
     }
 
     /// Where a change can be seen.
@@ -243,6 +247,12 @@ impl<T> Held<T> {
         Self { value: None, files: Files::new(paths) }
     }
 
+    /// The same is held, of other files from now on, until those hold something good.
+    pub fn of_other_files(self, paths: Vec<PathBuf>) -> Self {
+        let Files { generation, taken_at, .. } = self.files;
+        Self { value: self.value, files: Files { generation, taken_at, ..Files::new(paths) } }
+    }
+
     pub fn value(&self) -> Option<&T> {
         self.value.as_ref()
     }
@@ -263,6 +273,11 @@ impl<T> Held<T> {
         let circumstances = Circumstances { held: self.value.as_ref(), unchanged_for, now };
         let mut found = Diagnostics::default();
         let (taken, passing) = match judge(&contents, &circumstances, &mut found) {
+            Offer::Same => {
+                self.files.held = Some(digest);
+                self.files.trouble = None;
+                return Outcome::Unchanged;
+            }
             Offer::Take(value) => (Some(value), false),
             Offer::LastResort(value) if !self.value.as_ref().is_some_and(is_fit) => (Some(value), false),
             Offer::LastResort(_) | Offer::Later => (None, true),

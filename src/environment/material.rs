@@ -15,7 +15,7 @@ use crate::tls::pem::{self, PemError};
 use crate::tls::tickets::Secret;
 use crate::tls::{Certificate, Finding, Part, Settings, Severity, pair};
 
-/// A chain that lost its intermediates is more often one that is still being written than one meant so.
+/// A chain that got shorter is more often one that is still being written than one meant so.
 const SHRINKING: Duration = Duration::from_secs(5);
 
 /// The admin API's bearer token.
@@ -117,10 +117,9 @@ fn judge_pair(
         }
     }
     let Some(certificate) = examined.certificate else { return Offer::Nothing };
-    let length = |certificate: &Certificate| certificate.certified().cert.len();
-    let shrank = circumstances.held.is_some_and(|held| length(held) > 1) && length(&certificate) == 1;
+    let shrank = circumstances.held.is_some_and(|held| certificate.is_shorter_than(held));
     if shrank && circumstances.unchanged_for < SHRINKING {
-        let message = format!("cert_pem {}: the chain lost its intermediate certificates", cname.cert_pem.display());
+        let message = format!("cert_pem {}: the chain is shorter than the one before", cname.cert_pem.display());
         let remedy = format!("waiting {} s for the rest of the file", SHRINKING.as_secs());
         found.warning_with(cname.cert_pem.at.clone(), message, remedy);
         return Offer::Later;

@@ -282,6 +282,7 @@ fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_str(&rfc3339(*time))
 }
 
+#[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
 fn handshakes<S: Serializer>(identity: &Option<Arc<Identity>>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(identity.as_ref().map_or(0, |identity| identity.handshakes()))
 }

@@ -72,11 +72,11 @@ fn watcher(inbox: SyncSender<Message>) -> notify::Result<RecommendedWatcher> {
     let missed = Arc::new(AtomicBool::new(false));
     let on_event = move |event: notify::Result<Event>| {
         let message = match event {
-            Ok(event) if event.need_rescan() => Message::MissedEvents,
             Ok(event) if is_reading(event.kind) => return,
-            Ok(mut event) if !event.paths.is_empty() => Message::Changed(event.paths.swap_remove(0)),
-            Ok(_) => Message::MissedEvents,
-            Err(_) => Message::MissedEvents,
+            Ok(mut event) if !event.need_rescan() && !event.paths.is_empty() => {
+                Message::Changed(event.paths.swap_remove(0))
+            }
+            Ok(_) | Err(_) => Message::MissedEvents,
         };
         let message = if missed.swap(false, Relaxed) { Message::MissedEvents } else { message };
         if let Err(TrySendError::Full(_)) = inbox.try_send(message) {

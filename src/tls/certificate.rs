@@ -17,6 +17,7 @@ use super::{names, strength};
 #[derive(Debug)]
 pub struct Certificate {
     certified: Arc<CertifiedKey>,
+    lacks_issuer: bool,
     /// DNS names of the leaf's subjectAltName, lower case; a wildcard as `*.example.com`.
     names: Box<[Box<str>]>,
     addresses: Box<[IpAddr]>,
@@ -27,17 +28,29 @@ pub struct Certificate {
 
 impl Certificate {
     /// Puts together a chain, leaf first, and the key that is known to be the leaf's.
-    pub(super) fn new(mut chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>, leaf: Facts) -> Self {
+    pub(super) fn new(
+        mut chain: Vec<CertificateDer<'static>>,
+        key: Arc<dyn SigningKey>,
+        leaf: Facts,
+        lacks_issuer: bool,
+    ) -> Self {
         // Kept by the ten thousand, and for as long as the process runs.
         chain.shrink_to_fit();
         Self {
             certified: Arc::new(CertifiedKey::new(chain, key)),
+            lacks_issuer,
             names: leaf.names.into(),
             addresses: leaf.addresses.into(),
             not_before: leaf.not_before,
             not_after: leaf.not_after,
             serial: leaf.serial.into(),
         }
+    }
+
+    /// Whether part of the chain of `before` is not in this one: its certificates are fewer, or the leaf stands alone
+    /// that did not.
+    pub fn is_shorter_than(&self, before: &Self) -> bool {
+        self.certified.cert.len() < before.certified.cert.len() || (self.lacks_issuer && !before.lacks_issuer)
     }
 
     /// The chain and the key as rustls takes them.
@@ -78,7 +91,7 @@ impl Certificate {
     /// SHA-256 of the leaf, in hexadecimal.
     pub fn fingerprint(&self) -> String {
         let leaf = self.certified.cert.first().map(|leaf| digest(&SHA256, leaf));
-        leaf.iter().flat_map(|digest| digest.as_ref()).fold(String::with_capacity(64), |mut text, byte| {
+        leaf.iter().flat_map(AsRef::as_ref).fold(String::with_capacity(64), |mut text, byte| {
             // Writing to a string does not fail.
             let _ = write!(text, "{byte:02x}");
             text

@@ -91,7 +91,7 @@ pub fn examine(chain: &[u8], key: &[u8], files: Files<'_>, cname: Option<&str>, 
             findings.push(mismatch(&leaf, files));
             return None;
         }
-        is_usable.then(|| Certificate::new(chain.certificates, key, leaf))
+        is_usable.then(|| Certificate::new(chain.certificates, key, leaf, chain.lacks_issuer))
     });
     Examined { certificate, findings: errors_first(findings) }
 }

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
 use crate::config::diagnostic::Problem;
 
 /// How to make what belongs in `primary_key_sha256`, in any shell.
@@ -16,7 +18,7 @@ const HASH_OF_NOTHING: [u8; 32] = [
     0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
 ];
 
-/// The SHA-256 of a service's key. It cannot be compared with `==`: compare [`KeyHash::as_bytes`] in constant time.
+/// The SHA-256 of a service's key, compared in constant time.
 #[derive(Clone)]
 pub struct KeyHash([u8; 32]);
 
@@ -25,6 +27,14 @@ impl KeyHash {
         &self.0
     }
 }
+
+impl PartialEq for KeyHash {
+    fn eq(&self, other: &Self) -> bool {
+        verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+impl Eq for KeyHash {}
 
 impl FromStr for KeyHash {
     type Err = Problem;
