@@ -73,6 +73,11 @@ impl Configuration {
                     found.warning_with(start, "a configuration file is empty", "waiting for its text");
                     return Offer::Later;
                 }
+                // What a full disk leaves of it; whoever wants a front end without anything can stop it.
+                if contents.first().is_some_and(is_empty) {
+                    found.error_with(start, "the configuration file is empty", "put its text back");
+                    return Offer::Nothing;
+                }
                 let (config, read) = config::load_partly(path, found);
                 *sources = read;
                 match config {

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
@@ -25,11 +25,12 @@ pub struct PairFiles {
 
 /// What could not be done, and where.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {doing}: {source}", path = path.display())]
+#[error("{path}: {doing}: {error}", path = path.display())]
 pub struct WriteError {
     doing: &'static str,
     path: PathBuf,
-    source: io::Error,
+    // Said whole, hence no source: `{:#}` would say it again.
+    error: io::Error,
 }
 
 impl PairFiles {
@@ -56,13 +57,28 @@ pub fn store_pair(files: &PairFiles, chain: &[u8], key: &[u8]) -> Result<(), Wri
     if directory.exists() {
         return replace_pair(files, chain, key);
     }
-    fs::create_dir_all(directory).map_err(failed("cannot make the directory", directory))?;
+    make_directories(directory).map_err(failed("cannot make the directory", directory))?;
     replace_pair(files, chain, key).inspect_err(|_| {
         // Only an empty one goes.
         let _ = fs::remove_dir(directory);
     })?;
     // `certs` and `certs/<CNAME>` may both be new.
     directory.ancestors().skip(1).take(2).try_for_each(sync)
+}
+
+/// Each belongs to whom the one above it belongs to.
+fn make_directories(directory: &Path) -> io::Result<()> {
+    let above = match directory.parent() {
+        Some(above) if above != Path::new("") => above,
+        _ => Path::new("."),
+    };
+    if !above.exists() {
+        make_directories(above)?;
+    }
+    fs::create_dir(directory).or_else(|error| if directory.is_dir() { Ok(()) } else { Err(error) })?;
+    let owner = fs::metadata(above)?;
+    let _ = chown(directory, Some(owner.uid()), Some(owner.gid()));
+    Ok(())
 }
 
 fn replace_pair(files: &PairFiles, chain: &[u8], key: &[u8]) -> Result<(), WriteError> {
@@ -83,10 +99,20 @@ fn beside(file: &Path, content: &[u8], mode: u32) -> Result<NamedTempFile, Write
         new.write_all(content)?;
         // Said outright: the mode a file is made with is cut down by the umask.
         new.as_file().set_permissions(Permissions::from_mode(mode))?;
+        give_to_owner_of(file, new.as_file());
         new.as_file().sync_all()?;
         Ok(new)
     };
     write().map_err(failed("cannot be written", file))
+}
+
+/// Who owned the file before, or else owns the directory, is who reads it: the front end's user, where root writes. Only
+/// root can give files away; for everybody else the file is their own.
+fn give_to_owner_of(file: &Path, new: &File) {
+    let before = fs::metadata(file).or_else(|_| fs::metadata(directory_of(file)));
+    if let Ok(before) = before {
+        let _ = fchown(new, Some(before.uid()), Some(before.gid()));
+    }
 }
 
 /// What stands at `file` now, under a second name until it is dropped; `None` if nothing does.
@@ -131,5 +157,5 @@ fn directory_of(file: &Path) -> &Path {
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WriteError {
     let path = path.to_owned();
-    move |source| WriteError { doing, path, source }
+    move |error| WriteError { doing, path, error }
 }

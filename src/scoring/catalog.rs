@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -26,6 +26,8 @@ pub struct Catalog {
     guards: NameTable<Guard>,
     services: Vec<Service>,
     by_name: HashMap<Box<str>, usize>,
+    /// Replicas that are no longer part of it and have requests in flight: one that comes back is the same one.
+    departed: HashMap<ReplicaKey, Weak<Replica>>,
 }
 
 /// Whether callers have to show a certificate, and under which CNAME.
@@ -76,6 +78,7 @@ impl Catalog {
             error_format: config.error_format,
             limits: config.limits.clone(),
             guards: guards(config),
+            departed: departed(known, &services),
             services,
             by_name,
         }
@@ -90,16 +93,8 @@ impl Catalog {
     }
 
     fn replicas(&self) -> Known {
-        let mut known = Known::new();
-        for service in &self.services {
-            for deployment in &service.deployments {
-                for replica in &deployment.replicas {
-                    let key = (service.name.clone(), deployment.name.clone(), replica.address().clone());
-                    known.insert(key, Arc::clone(replica));
-                }
-            }
-        }
-        known
+        let departed = self.departed.iter().filter_map(|(key, replica)| Some((key.clone(), replica.upgrade()?)));
+        departed.chain(replicas(&self.services)).collect()
     }
 
     /// No service at all.
@@ -114,6 +109,7 @@ impl Catalog {
             guards: NameTable::default(),
             services: Vec::new(),
             by_name: HashMap::new(),
+            departed: HashMap::new(),
         }
     }
 
@@ -122,8 +118,26 @@ impl Catalog {
     }
 }
 
-/// Replicas by service, deployment and address.
-type Known = HashMap<(Box<str>, Box<str>, ReplicaAddress), Arc<Replica>>;
+/// Service, deployment and address.
+type ReplicaKey = (Box<str>, Box<str>, ReplicaAddress);
+
+type Known = HashMap<ReplicaKey, Arc<Replica>>;
+
+fn replicas(services: &[Service]) -> impl Iterator<Item = (ReplicaKey, Arc<Replica>)> {
+    let deployments = services.iter().flat_map(|service| service.deployments.iter().map(move |one| (service, one)));
+    deployments.flat_map(|(service, deployment)| {
+        let key = |replica: &Replica| (service.name.clone(), deployment.name.clone(), replica.address().clone());
+        deployment.replicas.iter().map(move |replica| (key(replica), Arc::clone(replica)))
+    })
+}
+
+fn departed(mut known: Known, services: &[Service]) -> HashMap<ReplicaKey, Weak<Replica>> {
+    for (key, _) in replicas(services) {
+        known.remove(&key);
+    }
+    let busy = known.into_iter().filter(|(_, replica)| replica.in_flight() > 0);
+    busy.map(|(key, replica)| (key, Arc::downgrade(&replica))).collect()
+}
 
 fn guards(config: &config::Config) -> NameTable<Guard> {
     let mut guards = NameTable::default();

@@ -10,7 +10,7 @@ use rustls::{ProtocolVersion, ServerConfig, SupportedProtocolVersion, version};
 
 use super::Certificate;
 use super::client_authority::ClientAuthority;
-use super::tickets::TicketKeys;
+use super::tickets::{TicketKeys, Ticketer};
 
 /// What callers may agree on after the handshake, most wanted first. `http/1.0` is what `curl --http1.0` offers.
 const ALPN: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
@@ -84,7 +84,7 @@ impl Identity {
         // The cheapest for us first.
         certificates.sort_by_key(|certificate| certificate.is_rsa());
         let certificates: Arc<[_]> = certificates.into();
-        let config = server_config(Arc::clone(&certificates), callers, settings)?;
+        let config = server_config(cname, Arc::clone(&certificates), callers, settings)?;
         Ok(Self {
             cname: cname.into(),
             certificates,
@@ -134,6 +134,7 @@ impl Identity {
 }
 
 fn server_config(
+    cname: &str,
     certificates: Arc<[Arc<Certificate>]>,
     callers: Option<&ClientAuthority>,
     settings: &Settings,
@@ -152,7 +153,7 @@ fn server_config(
     // A session is resumed without asking for the caller's certificate again, so that one that was revoked since would
     // still be let in: who has to show one does so every time, and holds no ticket that could be used elsewhere.
     if callers.is_none() {
-        config.ticketer = settings.tickets.clone();
+        config.ticketer = Arc::new(Ticketer::new(Arc::clone(&settings.tickets), cname));
         config.send_tls13_tickets = TLS13_TICKETS;
     }
     Ok(config)

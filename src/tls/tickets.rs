@@ -5,7 +5,8 @@
 //! between them. This file knows no files: whoever reads the secret hands it over.
 //!
 //! A ticket is `key name (16) ‖ salt (32) ‖ AES-256-GCM`, its key and nonce derived from the salt: with a key for each
-//! ticket, no number of front ends can meet the limit on random nonces (NIST SP 800-38D section 8.3).
+//! ticket, no number of front ends can meet the limit on random nonces (NIST SP 800-38D section 8.3). The identity it was
+//! given by is authenticated with it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -164,7 +165,21 @@ impl fmt::Debug for TicketKeys {
     }
 }
 
-impl ProducesTickets for TicketKeys {
+/// The tickets of one identity, which no other opens. rustls compares the names that callers sent; those that send none
+/// would resume under another `default_cname` than the one whose certificate they saw.
+#[derive(Debug)]
+pub struct Ticketer {
+    keys: Arc<TicketKeys>,
+    identity: Box<str>,
+}
+
+impl Ticketer {
+    pub fn new(keys: Arc<TicketKeys>, identity: &str) -> Self {
+        Self { keys, identity: identity.into() }
+    }
+}
+
+impl ProducesTickets for Ticketer {
     fn enabled(&self) -> bool {
         true
     }
@@ -174,11 +189,11 @@ impl ProducesTickets for TicketKeys {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.ring(now()).seal(plain)
+        self.keys.ring(now()).seal(plain, &self.identity)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        self.ring(now()).open(ticket)
+        self.keys.ring(now()).open(ticket, &self.identity)
     }
 }
 
@@ -213,15 +228,15 @@ impl Ring {
         Self::new(secrets, retired, now)
     }
 
-    fn seal(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.keys.first()?.seal(plain).ok()
+    fn seal(&self, plain: &[u8], identity: &str) -> Option<Vec<u8>> {
+        self.keys.first()?.seal(plain, identity).ok()
     }
 
-    fn open(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+    fn open(&self, ticket: &[u8], identity: &str) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_first_chunk::<NAME>()?;
         let (salt, sealed) = rest.split_first_chunk::<SALT>()?;
         let key = self.keys.iter().find(|key| key.name == *name)?;
-        key.open(salt, sealed).ok()
+        key.open(salt, sealed, identity).ok()
     }
 }
 
@@ -233,19 +248,19 @@ struct PeriodKey {
 }
 
 impl PeriodKey {
-    fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, Unspecified> {
+    fn seal(&self, plain: &[u8], identity: &str) -> Result<Vec<u8>, Unspecified> {
         let mut salt = [0; SALT];
         rand::fill(&mut salt)?;
         let (key, nonce) = self.key_for(&salt)?;
         let mut sealed = Zeroizing::new(plain.to_vec());
-        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(&self.name), &mut sealed)?;
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(identity), &mut sealed)?;
         Ok([&self.name[..], &salt, &sealed, tag.as_ref()].concat())
     }
 
-    fn open(&self, salt: &[u8; SALT], sealed: &[u8]) -> Result<Vec<u8>, Unspecified> {
+    fn open(&self, salt: &[u8; SALT], sealed: &[u8], identity: &str) -> Result<Vec<u8>, Unspecified> {
         let (key, nonce) = self.key_for(salt)?;
         let mut opened = sealed.to_vec();
-        let length = key.open_in_place(nonce, Aad::from(&self.name), &mut opened)?.len();
+        let length = key.open_in_place(nonce, Aad::from(identity), &mut opened)?.len();
         opened.truncate(length);
         Ok(opened)
     }
@@ -295,38 +310,49 @@ mod tests {
 
     #[test]
     fn what_one_front_end_seals_another_with_the_same_secret_opens() {
-        let ticket = ring("a", NOON).seal(b"session").expect("a ticket");
-        assert_eq!(ring("a", NOON).open(&ticket).as_deref(), Some(&b"session"[..]));
-        assert_eq!(ring("ba", NOON).open(&ticket).as_deref(), Some(&b"session"[..]), "any line of the file opens");
-        assert_eq!(ring("b", NOON).open(&ticket), None);
+        let ticket = ring("a", NOON).seal(b"session", "a.example").expect("a ticket");
+        assert_eq!(ring("a", NOON).open(&ticket, "a.example").as_deref(), Some(&b"session"[..]));
+        assert_eq!(
+            ring("ba", NOON).open(&ticket, "a.example").as_deref(),
+            Some(&b"session"[..]),
+            "any line of the file opens"
+        );
+        assert_eq!(ring("b", NOON).open(&ticket, "a.example"), None);
     }
 
     #[test]
     fn a_ticket_can_be_opened_for_twelve_hours_and_by_clocks_that_differ() {
-        let ticket = ring("a", NOON).seal(b"session").expect("a ticket");
+        let ticket = ring("a", NOON).seal(b"session", "a.example").expect("a ticket");
         for later in [0, u64::from(LIFETIME)] {
-            assert!(ring("a", NOON + later).open(&ticket).is_some());
+            assert!(ring("a", NOON + later).open(&ticket, "a.example").is_some());
         }
-        assert!(ring("a", NOON - PERIOD).open(&ticket).is_some(), "sealed by a clock that is ahead");
-        assert!(ring("a", NOON + (PERIODS_AFTER + 1) * PERIOD).open(&ticket).is_none());
+        assert!(ring("a", NOON - PERIOD).open(&ticket, "a.example").is_some(), "sealed by a clock that is ahead");
+        assert!(ring("a", NOON + (PERIODS_AFTER + 1) * PERIOD).open(&ticket, "a.example").is_none());
     }
 
     #[test]
     fn a_secret_that_was_replaced_opens_for_a_while_but_does_not_seal() {
         let before = ring("a", NOON);
-        let ticket = before.seal(b"session").expect("a ticket");
+        let ticket = before.seal(b"session", "a.example").expect("a ticket");
         let after = before.replaced(secrets("b"), NOON + 60);
-        assert!(after.open(&ticket).is_some());
-        assert!(before.open(&after.seal(b"session").expect("a ticket")).is_none());
+        assert!(after.open(&ticket, "a.example").is_some());
+        assert!(before.open(&after.seal(b"session", "a.example").expect("a ticket"), "a.example").is_none());
         let long_after = Ring::new(after.secrets, after.retired, NOON + 60 + u64::from(LIFETIME));
         assert!(long_after.retired.is_empty());
-        assert!(long_after.open(&ticket).is_none());
+        assert!(long_after.open(&ticket, "a.example").is_none());
+    }
+
+    #[test]
+    fn a_ticket_of_one_identity_is_nothing_to_another() {
+        let ring = ring("a", NOON);
+        let ticket = ring.seal(b"session", "a.example").expect("a ticket");
+        assert_eq!(ring.open(&ticket, "b.example"), None);
     }
 
     #[test]
     fn two_tickets_are_never_the_same() {
         let ring = ring("a", NOON);
-        assert_ne!(ring.seal(b"session"), ring.seal(b"session"));
+        assert_ne!(ring.seal(b"session", "a.example"), ring.seal(b"session", "a.example"));
     }
 
     #[test]
@@ -344,16 +370,16 @@ mod tests {
         #[test]
         fn a_ticket_that_was_changed_in_any_place_is_refused(plain in prop::collection::vec(any::<u8>(), 0..300), at: prop::sample::Index, flip in 1..=255u8) {
             let ring = ring("a", NOON);
-            let mut ticket = ring.seal(&plain).expect("a ticket");
-            prop_assert_eq!(ring.open(&ticket), Some(plain));
+            let mut ticket = ring.seal(&plain, "a.example").expect("a ticket");
+            prop_assert_eq!(ring.open(&ticket, "a.example"), Some(plain));
             let at = at.index(ticket.len());
             ticket[at] ^= flip;
-            prop_assert_eq!(ring.open(&ticket), None);
+            prop_assert_eq!(ring.open(&ticket, "a.example"), None);
         }
 
         #[test]
         fn anything_at_all_can_be_opened_without_harm(ticket in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert_eq!(ring("a", NOON).open(&ticket), None);
+            prop_assert_eq!(ring("a", NOON).open(&ticket, "a.example"), None);
         }
     }
 }
