@@ -8,6 +8,7 @@
 mod admin;
 mod bodies;
 mod callers;
+mod client_certificates;
 mod deadlines;
 mod drain;
 mod errors;

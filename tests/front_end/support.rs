@@ -16,7 +16,7 @@ use http::HeaderMap;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use authority::{Algorithm, CallerAuthority, CallerPair, Pair, roots};
-pub use caller::{Caller, channel, empty, full, get, post, read, request, score};
+pub use caller::{Body, Caller, channel, empty, full, get, post, read, request, score};
 pub use environment::{
     CNAME, Captured, Environment, Front, client_config, client_config_as, client_config_for, handshake, session,
 };
