@@ -8,6 +8,7 @@
 mod admin;
 mod bodies;
 mod callers;
+mod client_certificates;
 mod deadlines;
 mod drain;
 mod errors;
@@ -16,7 +17,9 @@ mod headers;
 mod host;
 mod keys;
 mod plain_http;
+mod reload;
 mod replicas;
 mod routing;
 mod support;
+mod tickets;
 mod tls;

@@ -15,9 +15,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::{Instant, sleep, timeout};
 
-pub use authority::{Algorithm, roots};
-pub use caller::{Caller, channel, empty, full, get, post, read, request, score};
-pub use environment::{CNAME, Captured, Environment, Front, client_config, client_config_for, handshake};
+pub use authority::{Algorithm, CallerAuthority, CallerPair, Pair, roots};
+pub use caller::{Body, Caller, channel, empty, full, get, post, read, request, score};
+pub use environment::{
+    CNAME, Captured, Environment, Front, client_config, client_config_as, client_config_for, handshake, session,
+};
 pub use http2::{Frame, Http2};
 pub use replica::{Gate, Replica, Step, chunk, chunked, ok};
 pub use wire::Wire;

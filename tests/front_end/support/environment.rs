@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, HandshakeKind};
 use scorefront::config::AdminListen;
 use scorefront::front_end::{AccessOutput, Bound, FrontEnd};
 use scorefront::telemetry::metrics::Metrics;
@@ -20,18 +20,18 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::authority::{self, Algorithm};
+use super::authority::{Algorithm, CallerPair, Pair};
 use super::caller::Caller;
 use super::{Http2, Replica, Reply, Wire, eventually, roots, within};
 
 /// The name most tests call.
 pub const CNAME: &str = "scoring.example.com";
 
-/// scorefront.toml and what lies beside it, until it is started.
+/// scorefront.toml and what lies beside it.
 pub struct Environment {
     directory: TempDir,
     sections: BTreeMap<&'static str, String>,
-    tables: String,
+    tables: Vec<String>,
     certificates: usize,
     threads: usize,
 }
@@ -42,7 +42,7 @@ impl Environment {
         let environment = Self {
             directory: tempfile::tempdir().expect("a directory"),
             sections: BTreeMap::new(),
-            tables: String::new(),
+            tables: Vec::new(),
             certificates: 0,
             threads: 1,
         };
@@ -60,6 +60,12 @@ impl Environment {
         self
     }
 
+    /// Writes a section anew.
+    pub fn section(mut self, section: &'static str, keys: &str) -> Self {
+        self.sections.insert(section, keys.to_owned());
+        self
+    }
+
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
@@ -70,13 +76,18 @@ impl Environment {
     }
 
     /// A CNAME whose certificate is for `names`.
-    pub fn certificate(mut self, cname: &str, names: &[&str], algorithm: Algorithm) -> Self {
-        let (chain, key) = authority::issue(names, algorithm);
+    pub fn certificate(self, cname: &str, names: &[&str], algorithm: Algorithm) -> Self {
+        self.pair(cname, &Pair::of(names, algorithm), "")
+    }
+
+    /// A CNAME with this pair, in `cert-N.pem` and `key-N.pem`, N counted from 0; and more keys for its table.
+    pub fn pair(mut self, cname: &str, pair: &Pair, keys: &str) -> Self {
         let n = self.certificates;
         self.certificates += 1;
-        self.write(&format!("cert-{n}.pem"), &chain);
-        self.write(&format!("key-{n}.pem"), &key);
-        self.table(&format!("[[cname]]\nname = '{cname}'\ncert_pem = 'cert-{n}.pem'\nkey_pem = 'key-{n}.pem'"))
+        self.write(&format!("cert-{n}.pem"), &pair.chain);
+        self.write(&format!("key-{n}.pem"), &pair.key);
+        let files = format!("cert_pem = 'cert-{n}.pem'\nkey_pem = 'key-{n}.pem'");
+        self.table(&format!("[[cname]]\nname = '{cname}'\n{files}\n{keys}"))
     }
 
     pub fn service(self, name: &str, replicas: &[&Replica], keys: &str) -> Self {
@@ -99,7 +110,15 @@ impl Environment {
     }
 
     pub fn table(mut self, toml: &str) -> Self {
-        writeln!(self.tables, "{toml}").expect("memory");
+        self.tables.push(format!("{toml}\n"));
+        self
+    }
+
+    /// Takes out the tables that hold `text`, of which there is at least one.
+    pub fn without(mut self, text: &str) -> Self {
+        let before = self.tables.len();
+        self.tables.retain(|table| !table.contains(text));
+        assert!(self.tables.len() < before, "no table holds {text}");
         self
     }
 
@@ -112,24 +131,47 @@ impl Environment {
         self.directory.path()
     }
 
-    pub fn start(mut self) -> Front {
-        self.sections.entry("admin").or_insert_with(|| "listen = '127.0.0.1:0'".to_owned());
+    /// Puts a file in the place of another, so that a reader sees one of them whole.
+    pub fn put(&self, name: &str, text: &str) {
+        self.write(".new", text);
+        std::fs::rename(self.path().join(".new"), self.path().join(name)).expect("a file");
+    }
+
+    pub fn remove(&self, name: &str) {
+        std::fs::remove_file(self.path().join(name)).expect("a file");
+    }
+
+    pub fn start(self) -> Front {
+        let log = Captured::default();
+        let running = self.run(&log);
+        Front { bound: running.bound().clone(), running: Some(running), log, environment: Some(self) }
+    }
+
+    /// Puts scorefront.toml in its place, and gives its text.
+    fn save(&self) -> String {
         let mut toml = String::new();
         for (section, keys) in &self.sections {
             writeln!(toml, "[{section}]\n{keys}").expect("memory");
         }
-        toml.push_str(&self.tables);
-        self.write("scorefront.toml", &toml);
+        if !self.sections.contains_key("admin") {
+            toml.push_str("[admin]\nlisten = '127.0.0.1:0'\n");
+        }
+        // A key at the top level stands before all tables.
+        let (keys, tables): (Vec<_>, Vec<_>) = self.tables.iter().partition(|table| !table.starts_with('['));
+        let toml = keys.into_iter().cloned().chain([toml]).chain(tables.into_iter().cloned()).collect::<String>();
+        self.put("scorefront.toml", &toml);
+        toml
+    }
+
+    fn run(&self, log: &Captured) -> FrontEnd {
+        let toml = self.save();
         let (environment, _) = scorefront::environment::open(&self.path().join("scorefront.toml"))
             .unwrap_or_else(|diagnostics| panic!("{diagnostics}\n{toml}"));
-
-        let log = Captured::default();
         let dropped = Arc::default();
         let writer = LineWriter::start("access", log.clone(), Arc::clone(&dropped)).expect("a thread");
         let access = AccessOutput { writer: Some(writer), text: false };
         let metrics = Arc::new(Metrics::new(self.threads, dropped));
-        let running = FrontEnd::start(environment, metrics, access).expect("a front end");
-        Front { bound: running.bound().clone(), running: Some(running), log, _directory: self.directory }
+        FrontEnd::start(environment, metrics, access).expect("a front end")
     }
 }
 
@@ -162,7 +204,7 @@ pub struct Front {
     running: Option<FrontEnd>,
     bound: Bound,
     log: Captured,
-    _directory: TempDir,
+    environment: Option<Environment>,
 }
 
 impl Front {
@@ -172,6 +214,62 @@ impl Front {
 
     pub fn http(&self) -> SocketAddr {
         self.bound.http.expect("a plain listener")
+    }
+
+    /// The files it is served from.
+    pub fn files(&self) -> &Environment {
+        self.environment.as_ref().expect("files")
+    }
+
+    /// Writes another scorefront.toml.
+    pub fn reconfigure(&mut self, change: impl FnOnce(Environment) -> Environment) {
+        let environment = change(self.environment.take().expect("files"));
+        environment.save();
+        self.environment = Some(environment);
+    }
+
+    /// Ends it at once and starts another one from the same files, on other ports.
+    pub fn restart(&mut self) {
+        self.running = None;
+        let running = self.files().run(&self.log);
+        self.bound = running.bound().clone();
+        self.running = Some(running);
+    }
+
+    /// `POST /v1/reload`: the status and what it says.
+    pub async fn reload(&self) -> (u16, serde_json::Value) {
+        let reply = self.admin("POST /v1/reload HTTP/1.1").await;
+        (reply.status, serde_json::from_slice(&reply.body).unwrap_or_else(|_| panic!("JSON: {reply:?}")))
+    }
+
+    /// The row of `/v1/certificates` for a CNAME; `null` if there is none.
+    pub async fn row(&self, cname: &str) -> serde_json::Value {
+        let reply = self.admin("GET /v1/certificates HTTP/1.1").await;
+        let mut rows: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
+        let rows = rows["certificates"].as_array_mut().expect("a list");
+        rows.iter_mut().find(|row| row["cname"] == cname).map(serde_json::Value::take).unwrap_or_default()
+    }
+
+    /// What a metric of a CNAME's pair says.
+    pub async fn pair_metric(&self, name: &str, cname: &str, cert_pem: &str) -> f64 {
+        let file = self.files().path().join(cert_pem);
+        self.metric(&format!("{name}{{cname=\"{cname}\",cert_pem=\"{}\"}}", file.display())).await
+    }
+
+    /// The certificates that callers of `name` get, leaf first; an error if there is no handshake.
+    pub async fn chain(&self, name: &str) -> io::Result<Vec<CertificateDer<'static>>> {
+        let stream = self.tls(client_config(&[]), name).await?;
+        Ok(stream.get_ref().1.peer_certificates().expect("certificates").to_vec())
+    }
+
+    /// Whether callers of `name` get this pair now.
+    pub async fn serves(&self, name: &str, pair: &Pair) -> bool {
+        self.chain(name).await.is_ok_and(|chain| chain[0] == pair.leaf)
+    }
+
+    /// Waits until callers of `name` get this pair.
+    pub async fn until_serves(&self, name: &str, pair: &Pair) {
+        eventually("the new certificate is served", async || self.serves(name, pair).await).await;
     }
 
     pub fn begin_drain(&self) {
@@ -272,4 +370,30 @@ pub fn client_config_for(versions: &[&'static rustls::SupportedProtocolVersion],
     let mut config = builder.with_root_certificates(roots()).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     config
+}
+
+/// The same for a caller that shows a certificate.
+pub fn client_config_as(
+    caller: &CallerPair,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    alpn: &[&str],
+) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
+    let builder = builder.with_root_certificates(roots());
+    let config = builder.with_client_auth_cert(vec![caller.leaf.clone()], caller.key.clone_key());
+    let mut config = config.expect("a key that fits");
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
+}
+
+/// How the handshake of a new connection went: full, or resumed with what the connections before it left in `config`.
+pub async fn session(front: &Front, config: &ClientConfig, name: &str) -> io::Result<HandshakeKind> {
+    let stream = front.tls(config.clone(), name).await?;
+    let kind = stream.get_ref().1.handshake_kind().expect("a finished handshake");
+    // Tickets of TLS 1.3, and refusals of callers' certificates, come after the handshake.
+    let mut wire = Wire::new(stream);
+    wire.try_send(format!("GET /nowhere HTTP/1.1\r\nHost: {name}\r\n\r\n")).await?;
+    assert_eq!(wire.try_reply().await?.status, 404);
+    Ok(kind)
 }
