@@ -76,6 +76,8 @@ impl Material for Pair {
         );
         if outcome == Outcome::Taken {
             self.replaced = before.map(|before| before.serial().into());
+            // How near its end it is stands among the remarks.
+            self.told_stage = self.held.value().and_then(|taken| taken.expiry_stage(now));
         }
         outcome
     }

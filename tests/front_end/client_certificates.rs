@@ -174,7 +174,6 @@ fn claiming(host: &str) -> Request<crate::support::Body> {
 }
 
 #[tokio::test]
-#[ignore = "bug: client-cert and client-cert-chain are not removed"]
 async fn a_callers_own_fields_about_certificates_never_reach_a_replica() {
     let (authority, replica) = (CallerAuthority::new("ours"), Replica::echo());
     let front = guarded(&authority).cname(CNAME).service("iris", &[&replica], "").start();
@@ -196,7 +195,6 @@ async fn a_callers_own_fields_about_certificates_never_reach_a_replica() {
 }
 
 #[tokio::test]
-#[ignore = "bug: client-cert and client-cert-chain are not removed"]
 async fn plain_http_carries_no_claims_either() {
     let replica = Replica::echo();
     let front = Environment::iris(&[&replica]).set("tls", "status = 'Disabled'").start();

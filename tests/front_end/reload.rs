@@ -150,7 +150,6 @@ async fn a_renewed_kubernetes_secret_goes_live_each_time() {
 }
 
 #[tokio::test]
-#[ignore = "bug: the directory that holds the link is not watched"]
 async fn a_link_to_the_directory_of_a_pair_that_is_swapped_is_heard_of() {
     let environment = Environment::new().set("reload", WATCHED).table(&format!(
         "[[cname]]\nname = '{CNAME}'\ncert_pem = 'certs/current/cert.pem'\nkey_pem = 'certs/current/key.pem'"
@@ -621,7 +620,6 @@ async fn requests_in_flight_are_counted_exactly_across_changes() {
 }
 
 #[tokio::test]
-#[ignore = "bug: a replica that comes back is counted from 0"]
 async fn requests_in_flight_are_counted_also_when_their_replica_was_away_for_a_while() {
     let gate = Gate::new();
     let replica = Replica::start([Step::ReadBody, Step::Wait(gate.clone()), ok("done")]);
@@ -656,7 +654,6 @@ async fn an_answer_that_streams_goes_on_when_its_service_is_removed() {
 }
 
 #[tokio::test]
-#[ignore = "bug: the last good pair is lost when the configuration names other files"]
 async fn files_that_the_configuration_names_anew_and_that_are_bad_leave_the_last_good_pair_in_use() {
     let old = Pair::new(&[CNAME]);
     let mut front = started(Environment::new().set("reload", ASKED).pair(CNAME, &old, "")).await;
@@ -671,7 +668,6 @@ async fn files_that_the_configuration_names_anew_and_that_are_bad_leave_the_last
 }
 
 #[tokio::test]
-#[ignore = "bug: what is held is compared by the files that were included before"]
 async fn a_configuration_that_includes_other_files_than_before_is_taken_once() {
     let mut front = started(Environment::new().set("reload", ASKED).cname(CNAME)).await;
     front.files().write("more.toml", "[[service]]\nname = 'iris'\nreplicas = ['http://127.0.0.1:1']\n");
