@@ -4,6 +4,7 @@
 //! something better: a file that is half-written, or wrong, or gone, leaves what was there in place.
 
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -199,6 +200,19 @@ impl Files {
         self.trouble.as_ref().is_some_and(|trouble| trouble.passing)
     }
 
+    /// All of them as they were at one time; `None` if they change faster than they can be read.
+    fn contents(&self) -> Option<(Vec<Content>, Vec<Option<Stamp>>)> {
+        for pause in [0, 5, 20] {
+            thread::sleep(Duration::from_millis(pause));
+            let before = self.stamps();
+            let contents = self.paths.iter().map(|path| file::read(path)).collect();
+            if self.stamps() == before {
+                return Some((contents, before));
+            }
+        }
+        None
+    }
+
     /// Reads the files if there may be something new in them.
     fn read(&mut self, attention: Attention, now: SystemTime) -> Reading {
         let stamps = self.stamps();
@@ -207,12 +221,11 @@ impl Files {
         }
         self.directories = directories(&self.paths);
         self.were_read = true;
-        let contents: Vec<Content> = self.paths.iter().map(|path| file::read(path)).collect();
-        if self.stamps() != stamps {
-            // Somebody is writing at this instant, and will be heard of again.
+        let Some((contents, stamps)) = self.contents() else {
+            // Somebody is writing all the while, and will be heard of again.
             self.seen = None;
             return Reading::Same;
-        }
+        };
         let digest = digest(&contents);
         let before = self.seen.take().filter(|seen| seen.digest == digest);
         let is_new = before.is_none();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::Environment;
 use super::held::{Files, Outcome};
 use super::material::Pair;
-use crate::config::Severity;
+use crate::config::{Diagnostic, Severity};
 use crate::tls::{Certificate, Identity};
 
 /// What one look came to.
@@ -268,9 +268,10 @@ fn paths(paths: &[PathBuf]) -> Vec<String> {
 
 /// Why what the files hold is not what is held, as `scorefront check` says it.
 fn errors(files: &Files) -> Vec<String> {
-    let found = files.trouble().map(|trouble| &trouble.diagnostics);
-    let errors = found.into_iter().flatten().filter(|found| found.severity == Severity::Error);
-    errors.map(ToString::to_string).collect()
+    let Some(found) = files.trouble().map(|trouble| &trouble.diagnostics) else { return Vec::new() };
+    // Without any error it is a warning that keeps it waiting.
+    let is_reason = |one: &&Diagnostic| one.severity == Severity::Error || !found.has_errors();
+    found.iter().filter(is_reason).map(ToString::to_string).collect()
 }
 
 /// To the second, in UTC.

@@ -144,7 +144,7 @@ async fn replicas_and_the_access_log_are_told_who_calls() {
         // RFC 9440 section 2.1: a byte sequence of RFC 8941.
         let base64 = value.strip_prefix(':').and_then(|value| value.strip_suffix(':')).expect("a byte sequence");
         assert_eq!(BASE64_STANDARD.decode(base64).expect("base64"), caller.leaf.as_ref());
-        let hash = digest(&SHA256, &caller.leaf).as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hash = hex(digest(&SHA256, &caller.leaf).as_ref());
         let named = request.field("x-forwarded-client-cert").expect("its names");
         assert!(named.starts_with(&format!("Hash={hash};Subject=\"")), "{named}");
         assert!(named.contains("CN=caller 7"), "{named}");
@@ -198,7 +198,8 @@ async fn a_callers_own_fields_about_certificates_never_reach_a_replica() {
 async fn plain_http_carries_no_claims_either() {
     let replica = Replica::echo();
     let front = Environment::iris(&[&replica]).set("tls", "status = 'Disabled'").start();
-    let fields: String = CLAIMS.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let fields: Vec<_> = CLAIMS.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let fields = fields.concat();
     let mut wire = front.plain().await;
     wire.post(&format!("{fields}Content-Length: 1\r\n"), "x").await;
     assert_eq!(wire.reply().await.status, 200);
@@ -438,4 +439,9 @@ async fn both_certificates_of_a_name_are_for_the_same_callers() {
     let front = environment.start();
     assert!(shows(&front, &ours.issue(1)).await);
     assert!(!is_let_in(&front, &client_config(&[]), GUARDED).await);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
