@@ -25,6 +25,13 @@ pub enum Part {
     Key,
 }
 
+/// What the two files are called in the commands of remedies.
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'a> {
+    pub chain: &'a Path,
+    pub key: &'a Path,
+}
+
 /// One thing that was found. Nothing of a key's content is ever in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {

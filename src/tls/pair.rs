@@ -13,17 +13,11 @@ use zeroize::Zeroizing;
 use super::certificate::Certificate;
 use super::chain::{self, Ordered};
 use super::facts::Facts;
+pub use super::finding::Files;
 use super::finding::{Finding, Part, Severity, quoted};
 use super::pem::{self, PemError};
 use super::remedy::Remedy;
 use super::{names, strength};
-
-/// What the two files are called in the commands of remedies.
-#[derive(Clone, Copy, Debug)]
-pub struct Files<'a> {
-    pub chain: &'a Path,
-    pub key: &'a Path,
-}
 
 /// What came of a pair.
 #[derive(Debug)]

@@ -3,18 +3,13 @@
 //!
 //! The blocks are found here, so that each has its line; what is in one is decoded by rustls-pemfile.
 
-use std::path::Path;
-
 use memchr::memmem;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls_pemfile::Item;
 use zeroize::Zeroizing;
 
 use super::facts::Facts;
-use super::finding::{Finding, Part};
 use super::foreign::{self, Foreign};
-use super::pair::Files;
-use super::remedy::Remedy;
 
 /// What is wrong with a PEM file. Lines count from one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,13 +99,6 @@ struct Block<'a> {
 }
 
 impl PemError {
-    /// What is wrong, the line of the file where there is one, and the command that mends it, ready to be pasted.
-    /// `part` is what the file should have held.
-    pub fn message(&self, part: Part, file: &Path) -> String {
-        let remedy = Remedy { files: Files { chain: file, key: file }, cname: None };
-        self.finding(part, &remedy).to_string()
-    }
-
     pub(super) fn found_a_key(&self) -> bool {
         match self {
             Self::NoCertificate(found) => {
@@ -122,10 +110,6 @@ impl PemError {
 
     pub(super) fn found_a_certificate(&self) -> bool {
         matches!(self, Self::NoKey(found) if found.iter().any(|found| found.kind == Kind::Certificate))
-    }
-
-    pub(super) fn finding(&self, part: Part, remedy: &Remedy<'_>) -> Finding {
-        Finding::error(part, self.to_string()).remedy(remedy.of(self, part))
     }
 }
 

@@ -3,16 +3,28 @@
 
 use std::path::Path;
 
-use super::finding::{Part, quoted, quoted_text};
+use super::finding::{Files, Finding, Part, quoted, quoted_text};
 use super::foreign::Foreign;
 use super::names;
-use super::pair::Files;
 use super::pem::{Encryption, Found, Kind, PemError};
 
 /// What remedies need to know of the pair.
 pub(super) struct Remedy<'a> {
     pub(super) files: Files<'a>,
     pub(super) cname: Option<&'a str>,
+}
+
+impl PemError {
+    /// What is wrong, the line of the file where there is one, and the command that mends it, ready to be pasted.
+    /// `part` is what the file should have held.
+    pub fn message(&self, part: Part, file: &Path) -> String {
+        let remedy = Remedy { files: Files { chain: file, key: file }, cname: None };
+        self.finding(part, &remedy).to_string()
+    }
+
+    pub(super) fn finding(&self, part: Part, remedy: &Remedy<'_>) -> Finding {
+        Finding::error(part, self.to_string()).remedy(remedy.of(self, part))
+    }
 }
 
 const CERTIFICATE_WANTED: &str = "name the file with the full chain as PEM, the server's own certificate first";
