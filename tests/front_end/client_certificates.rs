@@ -144,7 +144,7 @@ async fn replicas_and_the_access_log_are_told_who_calls() {
         // RFC 9440 section 2.1: a byte sequence of RFC 8941.
         let base64 = value.strip_prefix(':').and_then(|value| value.strip_suffix(':')).expect("a byte sequence");
         assert_eq!(BASE64_STANDARD.decode(base64).expect("base64"), caller.leaf.as_ref());
-        let hash = digest(&SHA256, &caller.leaf).as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hash = hex(digest(&SHA256, &caller.leaf).as_ref());
         let named = request.field("x-forwarded-client-cert").expect("its names");
         assert!(named.starts_with(&format!("Hash={hash};Subject=\"")), "{named}");
         assert!(named.contains("CN=caller 7"), "{named}");
@@ -157,6 +157,10 @@ async fn replicas_and_the_access_log_are_told_who_calls() {
         let is_told = line["host"] == GUARDED;
         assert_eq!(subject.is_some_and(|subject| subject.contains("CN=caller 7")), is_told, "{index}: {line}");
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 /// What a caller might claim of itself.
@@ -200,7 +204,7 @@ async fn a_callers_own_fields_about_certificates_never_reach_a_replica() {
 async fn plain_http_carries_no_claims_either() {
     let replica = Replica::echo();
     let front = Environment::iris(&[&replica]).set("tls", "status = 'Disabled'").start();
-    let fields: String = CLAIMS.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let fields = CLAIMS.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
     let mut wire = front.plain().await;
     wire.post(&format!("{fields}Content-Length: 1\r\n"), "x").await;
     assert_eq!(wire.reply().await.status, 200);
