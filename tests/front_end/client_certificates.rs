@@ -5,7 +5,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::Request;
-use rcgen::date_time_ymd;
+use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ALL_VERSIONS, AlertDescription, ClientConfig, Error, HandshakeKind, SupportedProtocolVersion};
 use serde_json::json;
@@ -444,4 +444,38 @@ async fn both_certificates_of_a_name_are_for_the_same_callers() {
     let front = environment.start();
     assert!(shows(&front, &ours.issue(1)).await);
     assert!(!is_let_in(&front, &client_config(&[]), GUARDED).await);
+}
+
+#[tokio::test]
+async fn a_guard_that_is_added_live_with_a_bad_authority_leaves_the_name_open_to_nobody() {
+    let ours = CallerAuthority::new("ours");
+    let mut front = started(guard_first(guarded(&ours), "")).await;
+    assert!(is_let_in(&front, &client_config(&[]), GUARDED).await);
+    front.files().put("callers.pem", "no PEM");
+    front.reconfigure(|files| guard_first(files, GUARD));
+    assert_eq!(front.reload().await.0, 422);
+    assert!(!is_let_in(&front, &client_config(&[]), GUARDED).await);
+    assert!(is_let_in(&front, &client_config(&[]), OPEN).await);
+    front.files().put("callers.pem", &ours.pem());
+    assert_eq!(front.reload().await.0, 200);
+    assert!(shows(&front, &ours.issue(1)).await);
+    assert!(!is_let_in(&front, &client_config(&[]), GUARDED).await);
+}
+
+#[tokio::test]
+async fn an_authority_is_known_by_its_key_and_not_by_its_name() {
+    let root = CallerAuthority::new("root");
+    let front = guarded(&root).start();
+    let same_name = CallerAuthority::new("root");
+    assert!(shows(&front, &root.issue(1)).await);
+    assert!(!shows(&front, &same_name.issue(1)).await);
+}
+
+#[tokio::test]
+async fn a_certificate_for_servers_is_none_for_callers() {
+    let ours = CallerAuthority::new("ours");
+    let front = guarded(&ours).start();
+    let server = ours.issue_altered(1, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    assert!(!shows(&front, &server).await);
+    front.until_metric(REFUSED, 1).await;
 }
