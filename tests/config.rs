@@ -47,6 +47,7 @@ fn the_annotated_file_shows_the_defaults() {
     for (shown, built_in) in [
         (format!("{:?}", shown.frontend), format!("{:?}", built_in.frontend)),
         (format!("{:?}", shown.tls), format!("{:?}", built_in.tls)),
+        (format!("{:?}", shown.reload), format!("{:?}", built_in.reload)),
         (format!("{:?}", shown.admin), format!("{:?}", built_in.admin)),
         (format!("{:?}", shown.limits), format!("{:?}", built_in.limits)),
         (format!("{:?}", shown.log), format!("{:?}", built_in.log)),
@@ -71,6 +72,11 @@ fn defaults_fill_in_what_is_not_written() {
     assert_eq!(config.frontend.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.tls.status, TlsStatus::Enabled);
     assert_eq!(config.tls.min_version, TlsVersion::V1_2);
+    assert!(config.tls.ticket_keys.is_none());
+    assert_eq!(config.frontend.public_ip_address, None);
+    assert!(config.reload.watch);
+    assert_eq!(config.reload.poll_interval, Duration::from_secs(10));
+    assert!(config.cnames.iter().all(|cname| cname.client_ca_pem.is_none() && cname.client_crl_pem.is_none()));
     assert_eq!(config.admin.listen, AdminListen::Tcp("127.0.0.1:8900".parse().unwrap()));
     assert_eq!(config.limits.max_connections, 10_000);
     assert_eq!(config.log.format, LogFormat::Auto);
@@ -100,6 +106,13 @@ fn every_key_has_its_effect() {
     assert_eq!(config.tls.status, TlsStatus::Disabled);
     assert_eq!(config.tls.min_version, TlsVersion::V1_3);
     assert_eq!(config.tls.default_cname.as_ref().map(CnamePattern::as_str), Some("scoring.example.com"));
+    assert!(config.tls.ticket_keys.is_some());
+    assert_eq!(config.frontend.public_ip_address, Some("2001:db8::7".parse().unwrap()));
+    assert!(!config.reload.watch);
+    assert_eq!(config.reload.poll_interval, Duration::from_secs(60));
+    let asks: Vec<_> =
+        config.cnames.iter().map(|cname| (cname.client_ca_pem.is_some(), cname.client_crl_pem.is_some())).collect();
+    assert_eq!(asks, [(true, true), (true, true), (false, false)]);
     assert_eq!(config.admin.listen, AdminListen::Tcp("0.0.0.0:8900".parse().unwrap()));
     assert_eq!(config.limits.max_connections, 100_000);
     assert_eq!(config.limits.tls_handshake_timeout, Duration::from_secs(2));
@@ -149,6 +162,10 @@ fn paths_are_relative_to_the_file_they_are_written_in() {
     );
     assert_eq!(config.cnames[2].cert_pem.at.to_string(), "tests/config/valid/included/models.toml:4:12");
     assert_eq!(config.admin.token_file.as_ref().map(|file| &file.path), Some(&directory.join("admin.token")));
+    assert_eq!(config.tls.ticket_keys.as_ref().map(|file| &file.path), Some(&directory.join("ticket.keys")));
+    let rsa = &config.cnames[0];
+    assert_eq!(rsa.client_ca_pem.as_ref().map(|file| &*file.path), Some(&*directory.join("callers.pem")));
+    assert_eq!(rsa.client_crl_pem.as_ref().map(|file| &*file.path), Some(Path::new("/run/secrets/revoked.pem")));
 }
 
 #[test]

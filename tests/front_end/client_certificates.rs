@@ -5,7 +5,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::Request;
-use rcgen::date_time_ymd;
+use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ALL_VERSIONS, AlertDescription, ClientConfig, Error, HandshakeKind, SupportedProtocolVersion};
 use serde_json::json;
@@ -159,6 +159,10 @@ async fn replicas_and_the_access_log_are_told_who_calls() {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
 /// What a caller might claim of itself.
 const CLAIMS: [(&str, &str); 4] = [
     ("client-cert", ":Zm9yZ2Vk:"),
@@ -198,8 +202,12 @@ async fn a_callers_own_fields_about_certificates_never_reach_a_replica() {
 async fn plain_http_carries_no_claims_either() {
     let replica = Replica::echo();
     let front = Environment::iris(&[&replica]).set("tls", "status = 'Disabled'").start();
+<<<<<<< HEAD
     let fields: Vec<_> = CLAIMS.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let fields = fields.concat();
+=======
+    let fields = CLAIMS.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
+>>>>>>> 2b4ca51d1dfa0dae1d2f5acb37b17836b49a77e8
     let mut wire = front.plain().await;
     wire.post(&format!("{fields}Content-Length: 1\r\n"), "x").await;
     assert_eq!(wire.reply().await.status, 200);
@@ -441,7 +449,42 @@ async fn both_certificates_of_a_name_are_for_the_same_callers() {
     assert!(!is_let_in(&front, &client_config(&[]), GUARDED).await);
 }
 
+<<<<<<< HEAD
 fn hex(bytes: &[u8]) -> String {
     let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     digits.concat()
+=======
+#[tokio::test]
+async fn a_guard_that_is_added_live_with_a_bad_authority_leaves_the_name_open_to_nobody() {
+    let ours = CallerAuthority::new("ours");
+    let mut front = started(guard_first(guarded(&ours), "")).await;
+    assert!(is_let_in(&front, &client_config(&[]), GUARDED).await);
+    front.files().put("callers.pem", "no PEM");
+    front.reconfigure(|files| guard_first(files, GUARD));
+    assert_eq!(front.reload().await.0, 422);
+    assert!(!is_let_in(&front, &client_config(&[]), GUARDED).await);
+    assert!(is_let_in(&front, &client_config(&[]), OPEN).await);
+    front.files().put("callers.pem", &ours.pem());
+    assert_eq!(front.reload().await.0, 200);
+    assert!(shows(&front, &ours.issue(1)).await);
+    assert!(!is_let_in(&front, &client_config(&[]), GUARDED).await);
+}
+
+#[tokio::test]
+async fn an_authority_is_known_by_its_key_and_not_by_its_name() {
+    let root = CallerAuthority::new("root");
+    let front = guarded(&root).start();
+    let same_name = CallerAuthority::new("root");
+    assert!(shows(&front, &root.issue(1)).await);
+    assert!(!shows(&front, &same_name.issue(1)).await);
+}
+
+#[tokio::test]
+async fn a_certificate_for_servers_is_none_for_callers() {
+    let ours = CallerAuthority::new("ours");
+    let front = guarded(&ours).start();
+    let server = ours.issue_altered(1, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    assert!(!shows(&front, &server).await);
+    front.until_metric(REFUSED, 1).await;
+>>>>>>> 2b4ca51d1dfa0dae1d2f5acb37b17836b49a77e8
 }

@@ -678,3 +678,81 @@ async fn a_configuration_that_includes_other_files_than_before_is_taken_once() {
     assert_eq!(report["config"]["result"], "unchanged", "{report}");
     front.until_metric("config_generation", 2).await;
 }
+
+#[tokio::test]
+#[ignore = "bug: after a second an empty file is taken for a configuration"]
+async fn a_configuration_that_stays_empty_does_not_take_everything_away() {
+    let replica = Replica::echo();
+    let front = started(Environment::iris(&[&replica]).set("reload", ASKED)).await;
+    // As a full disk leaves it.
+    front.files().write("scorefront.toml", "");
+    eventually("it is judged", async || {
+        let (_, report) = front.reload().await;
+        !report["config"]["errors"].to_string().contains("waiting") && report["config"]["result"] != "unchanged"
+    })
+    .await;
+    assert_eq!(front.http1().await.call(post(SCORE, "x")).await.status, 200);
+}
+
+#[tokio::test]
+async fn how_often_is_polled_changes_live() {
+    let mut front = started(two(ASKED)).await;
+    front.reconfigure(|files| files.section("reload", POLLED));
+    assert_eq!(front.reload().await.0, 200);
+    let renewed = Pair::new(&[CNAME]);
+    put(&front, &renewed);
+    front.until_serves(CNAME, &renewed).await;
+}
+
+#[tokio::test]
+async fn of_two_certificates_of_a_name_each_is_renewed_and_each_may_be_bad_alone() {
+    let [rsa, ecdsa] = [Algorithm::Rsa, Algorithm::Ecdsa].map(|algorithm| Pair::of(&[CNAME], algorithm));
+    let environment = Environment::new().set("reload", ASKED).pair(CNAME, &rsa, "").pair(CNAME, &ecdsa, "");
+    environment.remove("key-1.pem");
+    let front = started(environment).await;
+    assert!(front.serves(CNAME, &rsa).await, "for want of the other one");
+    front.files().put("key-1.pem", &ecdsa.key);
+    assert_eq!(front.reload().await.0, 200);
+    assert!(front.serves(CNAME, &ecdsa).await, "the cheaper one");
+    // A bad new one of the first kind, a good one of the other.
+    front.files().put(CERT, "");
+    let renewed = Pair::of(&[CNAME], Algorithm::Ecdsa);
+    front.files().put("key-1.pem", &renewed.key);
+    front.files().put("cert-1.pem", &renewed.chain);
+    assert_eq!(front.reload().await.0, 422);
+    assert!(front.serves(CNAME, &renewed).await);
+    let success = async |file| front.pair_metric("certificate_last_reload_success", CNAME, file).await > 0.5;
+    assert_eq!((success(CERT).await, success("cert-1.pem").await), (false, true));
+}
+
+#[tokio::test]
+async fn handshakes_go_on_being_counted_when_a_pair_is_renewed() {
+    let front = started(Environment::new().set("reload", ASKED).cname(CNAME)).await;
+    for handshakes in 1..4 {
+        put(&front, &Pair::new(&[CNAME]));
+        assert_eq!(front.reload().await.0, 200);
+        assert!(front.chain(CNAME).await.is_ok());
+        assert_eq!(front.row(CNAME).await["handshakes"], handshakes);
+    }
+    front.until_metric(&format!("certificate_handshakes_total{{cname=\"{CNAME}\"}}"), 3).await;
+}
+
+#[tokio::test]
+async fn under_load_no_handshake_and_no_call_fails_while_pairs_are_renewed() {
+    let replica = Replica::echo();
+    let front = Environment::iris(&[&replica]).set("reload", WATCHED).threads(2).start();
+    let calls = async {
+        for _ in 0..100 {
+            assert_eq!(front.http1().await.call(post(SCORE, "x")).await.status, 200);
+        }
+    };
+    let renewals = async {
+        for _ in 0..10 {
+            let renewed = Pair::new(&[CNAME]);
+            put(&front, &renewed);
+            front.until_serves(CNAME, &renewed).await;
+        }
+    };
+    tokio::join!(calls, renewals);
+    assert_eq!(generation(&front, CNAME).await, 11);
+}

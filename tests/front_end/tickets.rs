@@ -19,7 +19,7 @@ const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 const SECRET: &str = "first secret of this cluster, in base64 or any other text";
 const NEXT: &str = "second secret of this cluster, in base64 or any other text";
 
-/// A front end with this file of ticket keys.
+/// A front end with this `ticket_keys` file.
 fn with_keys(text: &str) -> Front {
     // It notices what it is told of, and nothing else.
     let environment = Environment::new()

@@ -6,6 +6,7 @@ use std::io::pipe;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{SanType, date_time_ymd};
 
@@ -258,6 +259,54 @@ fn mistakes_in_the_configuration_do_not_hide_those_in_certificates() {
 fn a_missing_configuration_file_is_named() {
     let output = Command::new(SCOREFRONT).args(["check", "--config", "/nowhere/scorefront.toml"]).output();
     assert_says!("missing-configuration", said(&output.expect("run")));
+}
+
+/// What is said of these CNAMEs with `public_ip_address`.
+fn check_names(names: &[&str], address: &str, arguments: &[&str]) -> String {
+    let replica = Stub::start();
+    let environment = Environment::with_names(names).service("iris", replica.address);
+    let said = check(&environment.set("frontend.public_ip_address", address), arguments);
+    // Some machines give localhost a second address.
+    said.replace("127.0.0.1 and ::1", "127.0.0.1")
+}
+
+#[test]
+fn a_name_that_leads_here_is_nothing_to_speak_of() {
+    for (address, arguments) in [("127.0.0.1", &["--strict"][..]), ("::ffff:127.0.0.1", &["--strict"])] {
+        let text = check_names(&["localhost"], address, arguments);
+        assert!(text.starts_with("exit 0\nENV/scorefront.toml: valid"), "{text}");
+    }
+}
+
+#[test]
+fn of_a_name_that_leads_elsewhere_or_nowhere_the_record_to_create_is_told() {
+    assert_says!("name-elsewhere", check_names(&["localhost"], "203.0.113.7", &[]));
+    assert_says!("name-elsewhere-strict", check_names(&["localhost"], "203.0.113.7", &["--strict"]));
+    assert_says!("name-elsewhere-ipv6", check_names(&["localhost"], "2001:db8::7", &[]));
+    // RFC 6761 section 6.4: nobody has it.
+    assert_says!("name-nowhere", check_names(&["nothing.invalid", "*.nothing.invalid"], "203.0.113.7", &[]));
+}
+
+#[test]
+fn names_are_looked_up_only_to_compare_them() {
+    let replica = Stub::start();
+    let environment = Environment::with_names(&["nothing.invalid"]).service("iris", replica.address);
+    let text = check(&environment, &["--strict"]);
+    assert!(text.starts_with("exit 0\n"), "{text}");
+}
+
+#[test]
+fn a_certificate_that_expires_soon_is_a_warning_and_with_strict_an_error() {
+    let (environment, _replica) = good();
+    environment.write_pair(CNAME, |params| params.not_after = (SystemTime::now() + Duration::from_hours(60)).into());
+    let text = |arguments: &[&str]| {
+        let text = check(&environment, arguments);
+        let (before, rest) = text.split_once(" expires on ").unwrap_or_else(|| panic!("{text}"));
+        let (_, after) = rest.split_once(',').expect("a time and how far it is");
+        format!("{before} expires on TIME,{after}")
+    };
+    assert_says!("expiring", text(&[]));
+    assert_says!("expiring-strict", text(&["--strict"]));
 }
 
 #[test]

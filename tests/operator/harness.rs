@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use azmlinfsrv::{Azmlinfsrv, free_port};
 pub use client::{Answer, H2load, h2load, http_get, openssl, try_http_get};
-pub use environment::{CNAME, Environment, FrontEnd, OTHER_CNAME, metric_in};
+pub use environment::{CNAME, Environment, FrontEnd, OTHER_CNAME, metric_in, write_secret};
 pub use process::{Lines, Process};
 pub use stub::Stub;
 

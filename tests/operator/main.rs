@@ -14,5 +14,6 @@ mod check;
 mod clients;
 mod demo;
 mod idling;
+mod reload;
 mod replica;
 mod serve;

@@ -30,6 +30,11 @@ pub struct Environment {
 impl Environment {
     /// Two CNAMEs, no service, free ports of 127.0.0.1, JSON logs with access lines, and no grace time.
     pub fn new() -> Self {
+        Self::with_names(&[CNAME, OTHER_CNAME])
+    }
+
+    /// The same with other CNAMEs.
+    pub fn with_names(names: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "operator tests CA");
@@ -48,7 +53,7 @@ impl Environment {
         ] {
             environment = environment.set(key, value);
         }
-        for name in [CNAME, OTHER_CNAME] {
+        for name in names {
             environment.write_pair(name, |_| {});
             environment = environment.table(&format!(
                 "[[cname]]\nname = \"{name}\"\ncert_pem = \"certs/{name}/cert.pem\"\nkey_pem = \"certs/{name}/key.pem\""
