@@ -228,8 +228,8 @@ impl Server {
     }
 
     fn certificates(&self) -> Response<Full<Bytes>> {
-        let standing = self.admin.reload.standing();
-        json(StatusCode::OK, &serde_json::json!({ "certificates": standing.status.certificates }))
+        let status = &self.admin.reload.standing().status;
+        json(StatusCode::OK, &serde_json::json!({ "certificates": status.certificates, "others": status.others }))
     }
 
     fn reason_not_to_be_ready(&self) -> Option<&'static str> {

@@ -159,16 +159,17 @@ impl Environment {
         Report::new(self, config, &pairs, &others, attention == Attention::Read)
     }
 
-    /// Every directory in which a change can be seen; `None` if it is in those that were given last.
-    pub fn new_directories(&mut self) -> Option<HashSet<PathBuf>> {
+    /// Whether files were read since this was asked last, so that a change may now be seen elsewhere.
+    pub fn take_read(&mut self) -> bool {
         let mut were_read = self.configuration.files_mut().take_read();
         for material in self.materials_mut() {
             were_read |= material.files_mut().take_read();
         }
-        were_read.then(|| self.directories())
+        were_read
     }
 
-    fn directories(&self) -> HashSet<PathBuf> {
+    /// Every directory in which a change can be seen.
+    pub fn directories(&self) -> HashSet<PathBuf> {
         let materials = self.materials().flat_map(|material| material.files().directories().iter().cloned());
         materials.chain(self.configuration.directories()).collect()
     }

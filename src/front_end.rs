@@ -129,6 +129,7 @@ impl FrontEnd {
             certificates: Arc::clone(&certificates),
             catalog: Arc::clone(&catalog),
             token: Arc::clone(&token),
+            listens_on: config.admin.listen.clone(),
         };
         let publish = move |environment: &Environment| published.follow(environment);
         let reload = reload::start(environment, publish).map_err(StartError::Thread)?;
@@ -196,13 +197,19 @@ struct Published {
     certificates: SharedTable,
     catalog: Arc<ArcSwap<Catalog>>,
     token: SharedToken,
+    /// What `admin.listen` was when its address was bound.
+    listens_on: AdminListen,
 }
 
 impl Published {
     fn follow(&self, environment: &Environment) {
         // Names come before the services that are called by them.
         self.certificates.store(Arc::new(environment.table()));
-        self.token.store(Arc::new(environment.token()));
+        let token = environment.token();
+        // As long as another address waits for a restart, the one that is bound keeps its guard.
+        if token.is_some() || environment.config().admin.listen == self.listens_on {
+            self.token.store(Arc::new(token));
+        }
         let config = environment.config();
         if !Arc::ptr_eq(&self.config.load(), config) {
             self.config.store(Arc::clone(config));

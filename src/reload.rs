@@ -171,7 +171,10 @@ impl<P: FnMut(&Environment)> Reloader<P> {
             let interval = self.environment.config().reload.poll_interval;
             let patience = if self.environment.is_unsettled() { PATIENCE.min(interval) } else { interval };
             let asked = match self.inbox.recv_timeout((polled + patience).saturating_duration_since(Instant::now())) {
-                Ok(Message::Changed(path)) => self.after_burst(Scope::of(path)),
+                Ok(Message::Changed(path)) => {
+                    self.watch.doubt(&path);
+                    self.after_burst(Scope::of(path))
+                }
                 Ok(Message::MissedEvents) => self.after_burst(Scope::Glance),
                 Ok(Message::Reload(answer)) => Some(answer),
                 Ok(Message::Wake) => None,
@@ -194,8 +197,10 @@ impl<P: FnMut(&Environment)> Reloader<P> {
         let mut answers = vec![first];
         while let Ok(message) = self.inbox.try_recv() {
             // Whatever else was heard is looked at as well.
-            if let Message::Reload(answer) = message {
-                answers.push(answer);
+            match message {
+                Message::Reload(answer) => answers.push(answer),
+                Message::Changed(path) => self.watch.doubt(&path),
+                Message::MissedEvents | Message::Wake => {}
             }
         }
         let report = self.look(&Scope::Read);
@@ -210,7 +215,10 @@ impl<P: FnMut(&Environment)> Reloader<P> {
         let end = Instant::now() + LONGEST_BURST;
         while let Ok(message) = self.inbox.recv_timeout(QUIET.min(end.saturating_duration_since(Instant::now()))) {
             match message {
-                Message::Changed(path) => scope.widen(path),
+                Message::Changed(path) => {
+                    self.watch.doubt(&path);
+                    scope.widen(path);
+                }
                 Message::MissedEvents => scope = Scope::Glance,
                 Message::Reload(answer) => return Some(answer),
                 Message::Wake => return None,
@@ -251,8 +259,9 @@ impl<P: FnMut(&Environment)> Reloader<P> {
 
     /// Links may lead elsewhere now, and directories may be others under the same name.
     fn follow_directories(&mut self) {
-        if let Some(directories) = self.environment.new_directories() {
-            self.watch.follow(directories);
+        let were_read = self.environment.take_read();
+        if were_read || self.watch.is_stale() {
+            self.watch.follow(self.environment.directories());
         }
     }
 

@@ -6,6 +6,7 @@
 mod certificate;
 pub mod chain;
 pub mod client_authority;
+mod distinguished_name;
 pub mod facts;
 pub mod finding;
 pub mod foreign;
@@ -31,6 +32,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 pub use certificate::Certificate;
+pub use distinguished_name::distinguished_name;
 pub use finding::{Finding, Part, Severity};
 pub use identity::{Identity, Settings};
 pub use table::{CertificateTable, NameTable};

@@ -2,9 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::held::{Attention, Content, Files, Held, Offer, Outcome, PATIENCE};
-use crate::config::{self, Config, Diagnostics, Location, Sources};
+use crate::config::{self, Auth, Config, Diagnostics, Location, Sources};
+
+/// A part of a file can be a whole configuration: what has less in it than before may still be written. Whoever asks for
+/// a reload says that it is not.
+const SHRINKING: Duration = Duration::from_secs(2);
+
+const SHRINKING_REMEDY: &str = "waiting 2 s for the rest of the text; `scorefront reload` takes it at once";
 
 /// One configuration, and where it comes from.
 #[derive(Debug)]
@@ -82,8 +89,13 @@ impl Configuration {
                 *sources = read;
                 match config {
                     Some(config) if !found.has_errors() && config == **current => Offer::Same,
-                    Some(config) if !found.has_errors() => Offer::Take(Arc::new(config)),
-                    _ => Offer::Nothing,
+                    _ if found.has_errors() => Offer::Nothing,
+                    Some(config) if is_hasty(&config, current, attention, circumstances.unchanged_for) => {
+                        found.warning_with(start, "something is missing that was there before", SHRINKING_REMEDY);
+                        Offer::Later
+                    }
+                    Some(config) => Offer::Take(Arc::new(config)),
+                    None => Offer::Nothing,
                 }
             },
             |_| true,
@@ -93,4 +105,21 @@ impl Configuration {
         }
         outcome
     }
+}
+
+fn is_hasty(new: &Config, old: &Config, attention: Attention, unchanged_for: Duration) -> bool {
+    attention == Attention::Glance && unchanged_for < SHRINKING && is_less(new, old)
+}
+
+/// Whether tables are missing, or something that keeps others out.
+fn is_less(new: &Config, old: &Config) -> bool {
+    let guards = |config: &Config| config.cnames.iter().filter(|cname| cname.client_ca_pem.is_some()).count();
+    let open = |config: &Config| config.services.iter().filter(|service| service.auth == Auth::Open).count();
+    new.cnames.len() < old.cnames.len()
+        || new.services.len() < old.services.len()
+        || guards(new) < guards(old)
+        || open(new) > open(old)
+        || (new.admin.token_file.is_none() && old.admin.token_file.is_some())
+        || (new.tls.ticket_keys.is_none() && old.tls.ticket_keys.is_some())
+        || (new.tls.default_cname.is_none() && old.tls.default_cname.is_some())
 }

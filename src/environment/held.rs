@@ -87,6 +87,8 @@ pub struct Files {
 struct Seen {
     stamps: Vec<Option<Stamp>>,
     digest: [u8; 32],
+    /// Whether all of them could be read. What hinders may pass without a trace on the files.
+    is_whole: bool,
     /// When this content was seen first.
     since: Instant,
 }
@@ -193,7 +195,8 @@ impl Files {
 
     fn are_as_seen(&self, stamps: &[Option<Stamp>], now: SystemTime) -> bool {
         let settled = |stamp: &Option<Stamp>| stamp.as_ref().is_none_or(|stamp| stamp.is_settled(now));
-        self.seen.as_ref().is_some_and(|seen| seen.stamps == stamps) && stamps.iter().all(settled)
+        let same = |seen: &Seen| seen.is_whole && seen.stamps == stamps;
+        self.seen.as_ref().is_some_and(same) && stamps.iter().all(settled)
     }
 
     fn trouble_may_pass(&self) -> bool {
@@ -222,7 +225,7 @@ impl Files {
         self.directories = directories(&self.paths);
         self.were_read = true;
         let Some((contents, stamps)) = self.contents() else {
-            // Somebody is writing all the while, and will be heard of again.
+            // Somebody is writing all the while. With nothing seen they are unsettled, and looked at again soon.
             self.seen = None;
             return Reading::Same;
         };
@@ -230,7 +233,7 @@ impl Files {
         let before = self.seen.take().filter(|seen| seen.digest == digest);
         let is_new = before.is_none();
         let since = before.map_or_else(Instant::now, |seen| seen.since);
-        self.seen = Some(Seen { stamps, digest, since });
+        self.seen = Some(Seen { stamps, digest, is_whole: contents.iter().all(Result::is_ok), since });
         if self.held == Some(digest) {
             // Also when it is again as it was before somebody began to change it.
             self.trouble = None;

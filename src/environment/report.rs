@@ -1,15 +1,16 @@
 //! What a look at the files came to, and how things stand since: for the log, the admin API and metrics. It decides
 //! nothing.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::Environment;
 use super::held::{Files, Outcome};
 use super::material::Pair;
+use super::{Environment, caller_files};
 use crate::config::{Diagnostic, Severity};
 use crate::tls::{Certificate, Identity};
 
@@ -153,9 +154,11 @@ impl Status {
 
     pub(super) fn of(environment: &Environment) -> Self {
         let files = environment.configuration.files();
+        let callers = environment.callers.iter().map(|callers| (caller_files(&callers.cname), &callers.held.files));
+        let callers: HashMap<_, _> = callers.collect();
         let certificates = environment.pairs.iter().map(|pair| {
             let identity = environment.identities.get(&pair.cname.name);
-            CertificateStatus::new(pair, identity)
+            CertificateStatus::new(pair, callers.get(&caller_files(&pair.cname)).copied(), identity)
         });
         let others = environment.others().map(|material| FileStatus {
             files: paths(material.files().paths()),
@@ -212,16 +215,19 @@ impl CertificateStatus {
         [("cname", &self.cname), ("cert_pem", &self.cert_pem)]
     }
 
-    fn new(Pair { cname, held, .. }: &Pair, identity: Option<&Arc<Identity>>) -> Self {
+    fn new(Pair { cname, held, .. }: &Pair, callers: Option<&Files>, identity: Option<&Arc<Identity>>) -> Self {
+        let all_files = || std::iter::once(&held.files).chain(callers);
+        // Without the authorities of its callers a name is not served at all.
+        let served = held.value().filter(|_| identity.is_some());
         Self {
             cname: cname.name.to_string(),
             cert_pem: cname.cert_pem.display().to_string(),
             key_pem: cname.key_pem.display().to_string(),
             client_certificates: cname.client_ca_pem.is_some(),
-            served: held.value().map(|certificate| Served::new(certificate, held.files.taken_at())),
+            served: served.map(|certificate| Served::new(certificate, held.files.taken_at())),
             generation: held.files.generation(),
-            last_reload_ok: held.files.trouble().is_none(),
-            errors: errors(&held.files),
+            last_reload_ok: all_files().all(|files| files.trouble().is_none()),
+            errors: all_files().flat_map(errors).collect(),
             identity: identity.map(Arc::clone),
         }
     }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ProtocolVersion;
@@ -26,6 +27,9 @@ use crate::shutdown::{Drain, Phase};
 use crate::telemetry::access::{AccessLog, FLUSH_INTERVAL};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{Handshake, HandshakeError, Protocol, Terminator};
+
+/// How often a thread without room looks whether `max_connections` was raised.
+const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a worker thread is given.
 pub(super) struct Setup {
@@ -154,7 +158,8 @@ impl Thread {
         }
         self.worker.thread_metrics().connections_at_limit.increment();
         while !self.has_room() {
-            self.closed_one.notified().await;
+            // Or the limit was raised, which nobody tells.
+            let _ = timeout(LIMIT_INTERVAL, self.closed_one.notified()).await;
         }
     }
 

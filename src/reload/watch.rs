@@ -20,6 +20,8 @@ pub(super) struct Watch {
     watcher: Option<RecommendedWatcher>,
     /// Each with the directory it was, by device and inode, when the watch began.
     watched: HashMap<PathBuf, (u64, u64)>,
+    /// Whether a directory may have become another one, with the inode of the one before.
+    is_stale: bool,
     /// Whether it was said already that a directory cannot be watched.
     told: bool,
 }
@@ -33,11 +35,26 @@ impl Watch {
                 .inspect_err(|error| tracing::warn!(%error, ?interval, "files cannot be watched; they are polled"))
                 .ok()
         });
-        Self { watcher, watched: HashMap::new(), told: false }
+        Self { watcher, watched: HashMap::new(), is_stale: false, told: false }
+    }
+
+    /// Something happened to what is at `path`: if that is a directory that is watched, it may have been replaced, and
+    /// the watch have gone with the one before.
+    pub(super) fn doubt(&mut self, path: &Path) {
+        if self.watched.remove(path).is_some() {
+            self.is_stale = true;
+            let _ = self.watcher.as_mut().map(|watcher| watcher.unwatch(path));
+        }
+    }
+
+    /// Whether [`Watch::follow`] has something to do, also for the same directories as before.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_stale
     }
 
     /// Watches `wanted`, and nothing else.
     pub(super) fn follow(&mut self, wanted: HashSet<PathBuf>) {
+        self.is_stale = false;
         let Some(watcher) = &mut self.watcher else { return };
         self.watched.retain(|directory, identity| {
             let keep = wanted.contains(directory) && self::identity(directory) == Some(*identity);

@@ -11,6 +11,8 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::tls::distinguished_name;
+
 /// The certificate itself (RFC 9440 section 2.1).
 pub const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 
@@ -26,9 +28,6 @@ const MAX_VALUE: usize = 8_000;
 /// What of the distinguished name is logged, in bytes.
 const MAX_LOGGED: usize = 256;
 
-/// Names written into one value; a certificate of a caller has one or two.
-const MAX_NAMES: usize = 16;
-
 /// A caller's certificate, written down.
 #[derive(Debug)]
 pub struct CallerCertificate {
@@ -40,19 +39,11 @@ pub struct CallerCertificate {
 
 impl CallerCertificate {
     pub fn new(certificate: &CertificateDer<'_>) -> Self {
-        let (subject, names) = subject_and_names(certificate);
-        let mut forwarded = String::from("Hash=");
-        for byte in digest(&SHA256, certificate).as_ref() {
-            // Writing to a string does not fail.
-            let _ = write!(forwarded, "{byte:02x}");
-        }
-        let _ = write!(forwarded, ";Subject={}", quoted(&subject));
-        for (kind, name) in names.iter().take(MAX_NAMES) {
-            let _ = write!(forwarded, ";{kind}={}", quoted(name));
-        }
+        let names = X509Certificate::from_der(certificate).ok().and_then(|(_, certificate)| Names::of(&certificate));
+        let subject = names.as_ref().map(|names| names.subject.as_str()).unwrap_or_default();
         Self {
             client_cert: value(&format!(":{}:", BASE64_STANDARD.encode(certificate))),
-            forwarded: value(&forwarded),
+            forwarded: names.as_ref().and_then(|names| value(&names.forwarded(certificate))),
             subject: subject.split_at(subject.floor_char_boundary(MAX_LOGGED)).0.into(),
         }
     }
@@ -73,16 +64,37 @@ fn value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok().filter(|value| value.len() <= MAX_VALUE)
 }
 
-fn subject_and_names(certificate: &CertificateDer<'_>) -> (String, Vec<(&'static str, String)>) {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Default::default() };
-    let alternatives = certificate.subject_alternative_name().ok().flatten();
-    let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
-    let names = names.filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(("URI", (*uri).to_owned())),
-        GeneralName::DNSName(name) => Some(("DNS", (*name).to_owned())),
-        _ => None,
-    });
-    (certificate.subject().to_string(), names.collect())
+/// Who a certificate says it is for, if that can be written so that it is read in one way only.
+struct Names {
+    subject: String,
+    alternatives: Vec<(&'static str, String)>,
+}
+
+impl Names {
+    fn of(certificate: &X509Certificate<'_>) -> Option<Self> {
+        let alternatives = certificate.subject_alternative_name().ok()?;
+        let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
+        let names = names.filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(("URI", (*uri).to_owned())),
+            GeneralName::DNSName(name) => Some(("DNS", (*name).to_owned())),
+            _ => None,
+        });
+        Some(Self { subject: distinguished_name(certificate.subject())?, alternatives: names.collect() })
+    }
+
+    /// The value of `x-forwarded-client-cert`.
+    fn forwarded(&self, certificate: &CertificateDer<'_>) -> String {
+        let mut forwarded = String::from("Hash=");
+        for byte in digest(&SHA256, certificate).as_ref() {
+            // Writing to a string does not fail.
+            let _ = write!(forwarded, "{byte:02x}");
+        }
+        let _ = write!(forwarded, ";Subject={}", quoted(&self.subject));
+        for (kind, name) in &self.alternatives {
+            let _ = write!(forwarded, ";{kind}={}", quoted(name));
+        }
+        forwarded
+    }
 }
 
 /// In quotes, with quotes and backslashes escaped, and nothing in it that cannot stand in a field.

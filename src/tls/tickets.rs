@@ -23,7 +23,8 @@ use zeroize::Zeroizing;
 /// How long one key seals, in seconds.
 const PERIOD: u64 = 6 * 60 * 60;
 
-/// Periods after its own in which a key still opens tickets: each lives at least two periods, and at most three.
+/// Periods after its own in which a key still opens tickets: a ticket lives for two periods at least and three at most,
+/// and by a clock that is behind for one more.
 const PERIODS_AFTER: u64 = 2;
 
 /// How long callers are told to keep a ticket, in seconds.

@@ -202,12 +202,7 @@ async fn a_callers_own_fields_about_certificates_never_reach_a_replica() {
 async fn plain_http_carries_no_claims_either() {
     let replica = Replica::echo();
     let front = Environment::iris(&[&replica]).set("tls", "status = 'Disabled'").start();
-<<<<<<< HEAD
-    let fields: Vec<_> = CLAIMS.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let fields = fields.concat();
-=======
     let fields = CLAIMS.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
->>>>>>> 2b4ca51d1dfa0dae1d2f5acb37b17836b49a77e8
     let mut wire = front.plain().await;
     wire.post(&format!("{fields}Content-Length: 1\r\n"), "x").await;
     assert_eq!(wire.reply().await.status, 200);
@@ -449,11 +444,6 @@ async fn both_certificates_of_a_name_are_for_the_same_callers() {
     assert!(!is_let_in(&front, &client_config(&[]), GUARDED).await);
 }
 
-<<<<<<< HEAD
-fn hex(bytes: &[u8]) -> String {
-    let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    digits.concat()
-=======
 #[tokio::test]
 async fn a_guard_that_is_added_live_with_a_bad_authority_leaves_the_name_open_to_nobody() {
     let ours = CallerAuthority::new("ours");
@@ -486,5 +476,4 @@ async fn a_certificate_for_servers_is_none_for_callers() {
     let server = ours.issue_altered(1, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
     assert!(!shows(&front, &server).await);
     front.until_metric(REFUSED, 1).await;
->>>>>>> 2b4ca51d1dfa0dae1d2f5acb37b17836b49a77e8
 }
