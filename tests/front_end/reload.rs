@@ -290,6 +290,21 @@ async fn a_chain_that_lost_its_intermediates_waits_for_the_rest_of_it() {
 }
 
 #[tokio::test]
+#[ignore = "bug: what waits is refused without a reason"]
+async fn of_a_chain_that_waits_for_the_rest_of_it_the_reason_is_told() {
+    let environment = Environment::new().set("reload", ASKED);
+    let front = started(environment.pair(CNAME, &Pair::with_intermediate(&[CNAME]), "")).await;
+    let renewed = Pair::with_intermediate(&[CNAME]);
+    front.files().put(KEY, &renewed.key);
+    front.files().put(CERT, &renewed.leaf_pem());
+    let (status, report) = front.reload().await;
+    let row = said(&report, CNAME);
+    assert_eq!((status, &row["result"]), (422, &json!("refused")), "{report}");
+    assert!(row["errors"].to_string().contains("intermediate"), "{report}");
+    assert_eq!(front.row(CNAME).await["errors"], row["errors"]);
+}
+
+#[tokio::test]
 async fn a_chain_that_stays_without_intermediates_is_taken_after_a_while() {
     let old = Pair::with_intermediate(&[CNAME]);
     let front = Environment::new().set("reload", WATCHED).pair(CNAME, &old, "").start();
@@ -686,9 +701,11 @@ async fn a_configuration_that_stays_empty_does_not_take_everything_away() {
     let front = started(Environment::iris(&[&replica]).set("reload", ASKED)).await;
     // As a full disk leaves it.
     front.files().write("scorefront.toml", "");
+    // A while it may wait for its text. Then it is said what is wrong, or else it was taken.
     eventually("it is judged", async || {
         let (_, report) = front.reload().await;
-        !report["config"]["errors"].to_string().contains("waiting") && report["config"]["result"] != "unchanged"
+        let is_waiting = report["config"].to_string().contains("waiting");
+        report["config"]["result"] == "taken" || (report["config"]["errors"].is_array() && !is_waiting)
     })
     .await;
     assert_eq!(front.http1().await.call(post(SCORE, "x")).await.status, 200);
