@@ -108,8 +108,14 @@ impl Trouble {
         Self { diagnostics, since: Instant::now(), passing: false, told: false }
     }
 
-    fn is_about(&self, diagnostics: &Diagnostics) -> bool {
-        self.diagnostics.iter().eq(diagnostics.iter())
+    /// The same trouble, as it is now: of the same content, and as bad. Messages that say how long it has lasted or will
+    /// last are no new ones.
+    fn lasting(self, diagnostics: Diagnostics) -> Self {
+        if self.diagnostics.has_errors() == diagnostics.has_errors() {
+            Self { diagnostics, ..self }
+        } else {
+            Self::new(diagnostics)
+        }
     }
 
     fn is_unsettled(&self) -> bool {
@@ -239,7 +245,7 @@ impl Files {
             self.trouble = None;
             Reading::Same
         } else if is_new || self.trouble_may_pass() {
-            Reading::Other { contents, digest, unchanged_for: since.elapsed() }
+            Reading::Other { contents, digest, is_new, unchanged_for: since.elapsed() }
         } else {
             Reading::Same
         }
@@ -253,6 +259,7 @@ enum Reading {
     Other {
         contents: Vec<Content>,
         digest: [u8; 32],
+        is_new: bool,
         unchanged_for: Duration,
     },
 }
@@ -283,7 +290,7 @@ impl<T> Held<T> {
         is_fit: impl Fn(&T) -> bool,
     ) -> Outcome {
         let now = SystemTime::now();
-        let Reading::Other { contents, digest, unchanged_for } = self.files.read(attention, now) else {
+        let Reading::Other { contents, digest, is_new, unchanged_for } = self.files.read(attention, now) else {
             return if self.files.trouble.is_some() { Outcome::Refused } else { Outcome::Unchanged };
         };
         let circumstances = Circumstances { held: self.value.as_ref(), unchanged_for, now };
@@ -308,10 +315,11 @@ impl<T> Held<T> {
             remarks.extend(found);
             return Outcome::Taken;
         }
-        self.files.trouble = match self.files.trouble.take() {
-            Some(trouble) if trouble.is_about(&found) => Some(Trouble { passing, ..trouble }),
-            _ => Some(Trouble { passing, ..Trouble::new(found) }),
+        let trouble = match self.files.trouble.take() {
+            Some(trouble) if !is_new => trouble.lasting(found),
+            _ => Trouble::new(found),
         };
+        self.files.trouble = Some(Trouble { passing, ..trouble });
         Outcome::Refused
     }
 }

@@ -290,7 +290,6 @@ async fn a_chain_that_lost_its_intermediates_waits_for_the_rest_of_it() {
 }
 
 #[tokio::test]
-#[ignore = "bug: what waits is refused without a reason"]
 async fn of_a_chain_that_waits_for_the_rest_of_it_the_reason_is_told() {
     let environment = Environment::new().set("reload", ASKED);
     let front = started(environment.pair(CNAME, &Pair::with_intermediate(&[CNAME]), "")).await;
@@ -695,7 +694,6 @@ async fn a_configuration_that_includes_other_files_than_before_is_taken_once() {
 }
 
 #[tokio::test]
-#[ignore = "bug: after a second an empty file is taken for a configuration"]
 async fn a_configuration_that_stays_empty_does_not_take_everything_away() {
     let replica = Replica::echo();
     let front = started(Environment::iris(&[&replica]).set("reload", ASKED)).await;

@@ -40,9 +40,10 @@ async fn resolve(cname: CnamePattern, at: Location, address: IpAddr) -> Option<(
     let name = cname.as_str().replacen('*', "any", 1);
     let found: Vec<IpAddr> = match timeout(LOOKUP_TIMEOUT, lookup_host((name.as_str(), 443))).await {
         Ok(Ok(found)) => found.map(|address| address.ip().to_canonical()).collect(),
-        Ok(Err(_)) => Vec::new(),
-        Err(_) => {
-            let problem = format!("{cname}: no answer from the name server within {} s", LOOKUP_TIMEOUT.as_secs());
+        // The library has no kind for it, only words.
+        Ok(Err(error)) if !error.to_string().contains("Temporary failure") => Vec::new(),
+        Ok(Err(_)) | Err(_) => {
+            let problem = format!("{cname}: no name server answers");
             return Some((at, problem, "try again, or look at /etc/resolv.conf".to_owned()));
         }
     };
