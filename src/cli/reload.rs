@@ -52,7 +52,11 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
         writeln!(said, "{what}: {result}")?;
         errors.iter().try_for_each(|error| writeln!(said, "  {error}"))
     };
-    line("configuration", report.config.result, &report.config.errors)?;
+    let configuration = match report.config.result {
+        Taking::Refused => "configuration (the one before goes on)",
+        Taking::Taken | Taking::Unchanged => "configuration",
+    };
+    line(configuration, report.config.result, &report.config.errors)?;
     for certificate in &report.certificates {
         let serial = match (&certificate.replaced_serial, &certificate.serial) {
             (Some(old), Some(new)) => format!(" (serial {old} to {new})"),

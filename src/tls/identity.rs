@@ -65,7 +65,8 @@ pub struct Identity {
     certificates: Arc<[Arc<Certificate>]>,
     asks_for_certificate: bool,
     config: Arc<ServerConfig>,
-    handshakes: AtomicU64,
+    /// Shared with the identities before it, whose last handshakes may still be under way.
+    handshakes: Arc<AtomicU64>,
 }
 
 impl Identity {
@@ -90,13 +91,13 @@ impl Identity {
             certificates,
             asks_for_certificate: callers.is_some(),
             config: Arc::new(config),
-            handshakes: AtomicU64::new(0),
+            handshakes: Arc::default(),
         })
     }
 
-    /// Goes on counting where `before`, which this one takes the place of, ends.
+    /// Goes on counting with `before`, which this one takes the place of.
     pub fn continuing(self, before: &Self) -> Self {
-        Self { handshakes: AtomicU64::new(before.handshakes()), ..self }
+        Self { handshakes: Arc::clone(&before.handshakes), ..self }
     }
 
     /// The name it is configured under.
