@@ -301,7 +301,7 @@ fn log_taken(report: &Report) {
         );
     }
     for other in report.others.iter().filter(|other| other.result == Taking::Taken) {
-        tracing::info!(files = ?other.files, "taken");
+        tracing::info!(files = other.files.join(", "), "file taken");
     }
 }
 
