@@ -347,3 +347,108 @@ fn digest(contents: &[Content]) -> [u8; 32] {
     digest.copy_from_slice(context.finish().as_ref());
     digest
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// `good N`, `poor N`, `late N`; anything else is nothing.
+    fn judge(contents: &[Content]) -> Offer<u32> {
+        let text = contents.first().and_then(|content| content.as_ref().ok());
+        let text = text.and_then(|text| str::from_utf8(text).ok()).unwrap_or_default();
+        match text.split_once(' ').map(|(word, number)| (word, number.parse().unwrap_or_default())) {
+            Some(("good", number)) => Offer::Take(number),
+            Some(("poor", number)) => Offer::LastResort(number),
+            Some(("late", _)) => Offer::Later,
+            _ => Offer::Nothing,
+        }
+    }
+
+    /// Values from 10 on are no longer fit.
+    fn look(held: &mut Held<u32>, attention: Attention) -> Outcome {
+        let mut remarks = Diagnostics::default();
+        held.look(attention, &mut remarks, |contents, _, _| judge(contents), |value| *value < 10)
+    }
+
+    #[test]
+    fn what_comes_back_is_nothing_new() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("file");
+        let mut held = Held::new(vec![path.clone()]);
+        for (text, outcome) in [
+            ("good 1", Outcome::Taken),
+            ("broken", Outcome::Refused),
+            ("good 1", Outcome::Unchanged),
+            ("good 2", Outcome::Taken),
+        ] {
+            fs::write(&path, text).expect("written");
+            assert_eq!(look(&mut held, Attention::Glance), outcome, "{text}");
+            assert_eq!(held.files.trouble().is_some(), outcome == Outcome::Refused);
+        }
+        assert_eq!((held.value(), held.files.generation()), (Some(&2), 2));
+    }
+
+    #[test]
+    fn of_other_files_the_value_is_held_until_they_are_good() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [one, other] = ["one", "other"].map(|name| directory.path().join(name));
+        fs::write(&one, "good 1").expect("written");
+        let mut held = Held::new(vec![one]);
+        look(&mut held, Attention::Read);
+        let mut held = held.of_other_files(vec![other.clone()]);
+        assert_eq!((look(&mut held, Attention::Glance), held.value()), (Outcome::Refused, Some(&1)));
+        fs::write(&other, "good 2").expect("written");
+        assert_eq!((look(&mut held, Attention::Glance), held.value()), (Outcome::Taken, Some(&2)));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(&'static str, u32),
+        Remove,
+        Look(bool),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (prop::sample::select(vec!["good", "poor", "late", "bad"]), 0..20u32)
+                .prop_map(|(word, n)| Step::Write(word, n)),
+            Just(Step::Remove),
+            any::<bool>().prop_map(Step::Look),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_holds_the_last_good_thing_that_a_look_met(steps in prop::collection::vec(step(), 1..40)) {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("file");
+            let mut held = Held::new(vec![path.clone()]);
+            let (mut content, mut model) = (None, None);
+            for step in steps {
+                match step {
+                    Step::Write(word, number) => {
+                        fs::write(&path, format!("{word} {number}")).expect("written");
+                        content = Some((word, number));
+                    }
+                    Step::Remove => {
+                        let _ = fs::remove_file(&path);
+                        content = None;
+                    }
+                    Step::Look(closely) => {
+                        model = match content {
+                            Some(("good", number)) => Some(number),
+                            Some(("poor", number)) if model.is_none_or(|value| value >= 10) => Some(number),
+                            _ => model,
+                        };
+                        look(&mut held, if closely { Attention::Read } else { Attention::Glance });
+                        prop_assert_eq!(held.value().copied(), model);
+                    }
+                }
+            }
+        }
+    }
+}
