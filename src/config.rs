@@ -23,6 +23,7 @@ use std::time::Duration;
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
 pub use include::Sources;
 pub use protocol::Paths;
+pub use source::open_regular;
 pub use value::{CnamePattern, KeyHash, ReplicaAddress, ServiceName};
 
 /// The whole configuration of one front end: `scorefront.toml` and the files it includes.

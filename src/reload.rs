@@ -170,20 +170,22 @@ impl<P: FnMut(&Environment)> Reloader<P> {
         while !self.is_over.load(Relaxed) {
             let interval = self.environment.config().reload.poll_interval;
             let patience = if self.environment.is_unsettled() { PATIENCE.min(interval) } else { interval };
-            let asked = match self.inbox.recv_timeout((polled + patience).saturating_duration_since(Instant::now())) {
+            let left = patience.saturating_sub(polled.elapsed());
+            if left.is_zero() {
+                // Also while events come without end.
+                self.look(&Scope::Glance);
+                self.log_expiring();
+                polled = Instant::now();
+                continue;
+            }
+            let asked = match self.inbox.recv_timeout(left) {
                 Ok(Message::Changed(path)) => {
                     self.watch.doubt(&path);
                     self.after_burst(Scope::of(path))
                 }
                 Ok(Message::MissedEvents) => self.after_burst(Scope::Glance),
                 Ok(Message::Reload(answer)) => Some(answer),
-                Ok(Message::Wake) => None,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.look(&Scope::Glance);
-                    self.log_expiring();
-                    polled = Instant::now();
-                    None
-                }
+                Ok(Message::Wake) | Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             if let Some(answer) = asked {

@@ -240,6 +240,13 @@ fn check_tls_status(file: &RawFile, start: &Location, diagnostics: &mut Diagnost
             "nobody can score: TLS is Disabled and there is no `frontend.http` address",
             "add http = \"0.0.0.0:8080\" to [frontend], or set status = \"Enabled\"",
         ),
+        TlsStatus::Disabled if file.cnames.iter().any(|cname| !cname.client_ca_pem.is_absent()) => {
+            diagnostics.warning_with(
+                at.clone(),
+                "TLS is Disabled, and CNAMEs with `client_ca_pem` are still answered over https alone",
+                "set status = \"Enabled\", or let everybody call them: delete client_ca_pem",
+            );
+        }
         TlsStatus::Enabled if file.complete && file.cnames.is_empty() => diagnostics.warning_with(
             at.clone(),
             "TLS is Enabled and there is no [[cname]]: every handshake is refused until there is one",

@@ -2,10 +2,14 @@
 //!
 //! It knows nothing of TOML.
 
-use std::fs::{self, File};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::diagnostic::{Diagnostics, Location};
 
@@ -86,14 +90,25 @@ impl Source {
 }
 
 fn read_limited(file: &Path) -> io::Result<Vec<u8>> {
-    // Before it is opened: opening a pipe would wait for whoever writes into it. A directory has its own error.
-    let kind = fs::metadata(file)?.file_type();
-    if !kind.is_file() && !kind.is_dir() {
-        return Err(io::Error::other("it is no file but a pipe or a device"));
-    }
     let mut bytes = Vec::new();
-    File::open(file)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    open_regular(file)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Opens a file that can be read to an end. A pipe would make everybody wait for whoever writes into it, some devices
+/// never end.
+///
+/// # Errors
+///
+/// It cannot be opened, or is something else than a file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let at_once = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(at_once).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(Errno::ISDIR.into());
+    }
+    if kind.is_file() { Ok(file) } else { Err(io::Error::other("it is no file but a pipe or a device")) }
 }
 
 #[cfg(test)]

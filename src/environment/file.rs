@@ -1,12 +1,14 @@
 //! Files as they are found: read whole and within bounds, and looked at from outside to see whether they changed.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use zeroize::Zeroizing;
+
+use crate::config;
 
 /// PEM files, tokens and secrets are a few kilobytes, a revocation list some hundred; what is larger is none of them.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -25,14 +27,9 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
         ErrorKind::NotFound => "there is no such file; paths are relative to the file they are written in".to_owned(),
         _ => error.to_string(),
     };
-    // Before it is opened: opening a pipe would wait for whoever writes into it.
-    let metadata = fs::metadata(path).map_err(explain)?;
-    if !metadata.is_file() {
-        return Err("is no file but a directory, a pipe or a device".to_owned());
-    }
-    let file = File::open(path).map_err(explain)?;
+    let file = config::open_regular(path).map_err(explain)?;
     // Room for all of it at once: growing would leave copies behind.
-    let length = metadata.len().min(MAX_BYTES);
+    let length = file.metadata().map_or(0, |metadata| metadata.len()).min(MAX_BYTES);
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MAX_BYTES {
