@@ -40,6 +40,8 @@ pub struct Environment {
     token: Option<AdminToken>,
     settings: Settings,
     identities: Identities,
+    /// How near their end certificates were when that was told, by name and serial number.
+    told_stages: HashMap<(CnamePattern, Box<str>), u8>,
 }
 
 /// Which files to look at.
@@ -93,6 +95,7 @@ pub fn open(path: &Path) -> Result<(Environment, Diagnostics), Diagnostics> {
         token: None,
         settings,
         identities: Identities::default(),
+        told_stages: HashMap::new(),
     };
     environment.follow_configuration();
     // Also when the configuration is refused: one run shows all that is wrong.
@@ -107,6 +110,8 @@ pub fn open(path: &Path) -> Result<(Environment, Diagnostics), Diagnostics> {
         return Err(diagnostics);
     }
     environment.apply(&mut diagnostics);
+    // That stands among what was found.
+    environment.tell_expiring();
     Ok((environment, diagnostics))
 }
 
@@ -155,6 +160,8 @@ impl Environment {
         let others: Vec<_> = self.others_mut().map(look).collect();
         if config == Outcome::Taken || pairs.iter().chain(&others).any(|outcome| *outcome == Outcome::Taken) {
             self.apply(remarks);
+            // That stands among the remarks.
+            self.tell_expiring();
         }
         Report::new(self, config, &pairs, &others, attention == Attention::Read)
     }
@@ -194,14 +201,19 @@ impl Environment {
     /// The certificates that came nearer to their end since this was asked last: 30, 14, 7 or 1 days, or past it.
     pub fn tell_expiring(&mut self) -> Vec<(CnamePattern, Arc<Certificate>)> {
         let now = SystemTime::now();
-        let expiring = self.pairs.iter_mut().filter_map(|pair| {
-            let certificate = pair.held.value()?;
-            let stage = certificate.expiry_stage(now);
-            let is_nearer = stage.is_some() && stage != pair.told_stage;
-            pair.told_stage = stage;
-            is_nearer.then(|| (pair.cname.name.clone(), Arc::clone(certificate)))
-        });
-        expiring.collect()
+        let mut stages = HashMap::new();
+        let mut nearer = Vec::new();
+        for Pair { cname, held, .. } in &self.pairs {
+            let Some(certificate) = held.value() else { continue };
+            let Some(stage) = certificate.expiry_stage(now) else { continue };
+            let key = (cname.name.clone(), Box::from(certificate.serial()));
+            if self.told_stages.get(&key) != Some(&stage) {
+                nearer.push((cname.name.clone(), Arc::clone(certificate)));
+            }
+            stages.insert(key, stage);
+        }
+        self.told_stages = stages;
+        nearer
     }
 
     /// How things stand.
@@ -265,8 +277,7 @@ impl Environment {
 
     /// Makes what is held into what is served.
     fn apply(&mut self, diagnostics: &mut Diagnostics) {
-        let before = self.settings.oldest();
-        self.settings = self.settings.with_oldest(oldest(self.config()));
+        let settings = self.settings.with_oldest(oldest(self.config()));
         let secrets = self.tickets.as_ref().and_then(|tickets| tickets.held.value());
         self.settings.tickets().follow(secrets.map(Vec::as_slice));
 
@@ -286,8 +297,9 @@ impl Environment {
             let parts = wanted.entry(cname.name.clone()).or_insert(Parts { certificates: Vec::new(), callers });
             parts.certificates.push(Arc::clone(certificate));
         }
-        if let Err(error) = self.identities.change_to(wanted, &self.settings, before) {
-            diagnostics.error(self.configuration.start(), format!("TLS: {error}"));
+        match self.identities.change_to(wanted, &settings, self.settings.oldest()) {
+            Ok(()) => self.settings = settings,
+            Err(error) => diagnostics.error(self.configuration.start(), format!("TLS: {error}")),
         }
     }
 }

@@ -9,9 +9,9 @@ mod watch;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io, thread};
 
 use arc_swap::ArcSwap;
@@ -61,6 +61,8 @@ pub struct Handle {
     inbox: SyncSender<Message>,
     standing: Arc<ArcSwap<Standing>>,
     is_over: Arc<AtomicBool>,
+    /// Since when the thread looks at files, in seconds since 1970; 0 while it does not.
+    busy_since: Arc<AtomicU64>,
 }
 
 /// Why files are not read.
@@ -103,9 +105,11 @@ impl Handle {
         self.standing.load_full()
     }
 
-    /// Whether the files are still followed.
-    pub fn is_alive(&self) -> bool {
-        !self.is_over.load(Relaxed)
+    /// Whether the files are followed: the thread is there, and no file system holds it up.
+    pub fn is_following(&self) -> bool {
+        let busy_since = self.busy_since.load(Relaxed);
+        let is_stuck = busy_since > 0 && seconds_now().saturating_sub(busy_since) > PATIENCE_OF_ASKERS.as_secs();
+        !self.is_over.load(Relaxed) && !is_stuck
     }
 
     /// Ends the thread after what it has at hand, which is not waited for.
@@ -131,7 +135,8 @@ pub fn start(environment: Environment, publish: impl FnMut(&Environment) + Send 
     let (sender, inbox) = sync_channel(INBOX);
     let watch = Watch::new(&environment.config().reload, &sender);
     let standing = Standing { status: environment.status(), waits_for_restart: Vec::new() };
-    let handle = Handle { inbox: sender, standing: Arc::new(ArcSwap::from_pointee(standing)), is_over: Arc::default() };
+    let standing = Arc::new(ArcSwap::from_pointee(standing));
+    let handle = Handle { inbox: sender, standing, is_over: Arc::default(), busy_since: Arc::default() };
     let mut reloader = Reloader {
         watch,
         inbox,
@@ -139,6 +144,8 @@ pub fn start(environment: Environment, publish: impl FnMut(&Environment) + Send 
         standing: Arc::clone(&handle.standing),
         is_over: Arc::clone(&handle.is_over),
         started_with: Arc::clone(environment.config()),
+        busy_since: Arc::clone(&handle.busy_since),
+        unheard: true,
         environment,
     };
     thread::Builder::new().name("reload".to_owned()).spawn(move || {
@@ -159,19 +166,20 @@ struct Reloader<P> {
     standing: Arc<ArcSwap<Standing>>,
     is_over: Arc<AtomicBool>,
     started_with: Arc<Config>,
+    busy_since: Arc<AtomicU64>,
+    /// Whether something may have changed before the kernel was asked to tell of it.
+    unheard: bool,
 }
 
 impl<P: FnMut(&Environment)> Reloader<P> {
     fn run(&mut self) {
         self.follow_directories();
-        // What changed between the first look and the watch was not heard.
-        self.look(&Scope::Glance);
         let mut polled = Instant::now();
         while !self.is_over.load(Relaxed) {
             let interval = self.environment.config().reload.poll_interval;
             let patience = if self.environment.is_unsettled() { PATIENCE.min(interval) } else { interval };
             let left = patience.saturating_sub(polled.elapsed());
-            if left.is_zero() {
+            if left.is_zero() || std::mem::take(&mut self.unheard) {
                 // Also while events come without end.
                 self.look(&Scope::Glance);
                 self.log_expiring();
@@ -180,8 +188,8 @@ impl<P: FnMut(&Environment)> Reloader<P> {
             }
             let asked = match self.inbox.recv_timeout(left) {
                 Ok(Message::Changed(path)) => {
-                    self.watch.doubt(&path);
-                    self.after_burst(Scope::of(path))
+                    let scope = self.widened(Scope::of(path.clone()), path);
+                    self.after_burst(scope)
                 }
                 Ok(Message::MissedEvents) => self.after_burst(Scope::Glance),
                 Ok(Message::Reload(answer)) => Some(answer),
@@ -201,7 +209,7 @@ impl<P: FnMut(&Environment)> Reloader<P> {
             // Whatever else was heard is looked at as well.
             match message {
                 Message::Reload(answer) => answers.push(answer),
-                Message::Changed(path) => self.watch.doubt(&path),
+                Message::Changed(path) => drop(self.watch.doubt(&path)),
                 Message::MissedEvents | Message::Wake => {}
             }
         }
@@ -217,10 +225,7 @@ impl<P: FnMut(&Environment)> Reloader<P> {
         let end = Instant::now() + LONGEST_BURST;
         while let Ok(message) = self.inbox.recv_timeout(QUIET.min(end.saturating_duration_since(Instant::now()))) {
             match message {
-                Message::Changed(path) => {
-                    self.watch.doubt(&path);
-                    scope.widen(path);
-                }
+                Message::Changed(path) => scope = self.widened(scope, path),
                 Message::MissedEvents => scope = Scope::Glance,
                 Message::Reload(answer) => return Some(answer),
                 Message::Wake => return None,
@@ -230,18 +235,35 @@ impl<P: FnMut(&Environment)> Reloader<P> {
         None
     }
 
+    /// Of a directory that was watched and may be another one now, everything below is concerned.
+    fn widened(&mut self, mut scope: Scope, path: PathBuf) -> Scope {
+        if self.watch.doubt(&path) {
+            return Scope::Glance;
+        }
+        scope.widen(path);
+        scope
+    }
+
     fn look(&mut self, scope: &Scope) -> Report {
+        self.busy_since.store(seconds_now(), Relaxed);
+        let report = self.look_and_publish(scope);
+        self.busy_since.store(0, Relaxed);
+        report
+    }
+
+    fn look_and_publish(&mut self, scope: &Scope) -> Report {
         let mut remarks = Diagnostics::default();
         let report = self.environment.look(scope, &mut remarks);
+        // First: whoever meets the new certificate finds it told.
+        if report.is_any_taken() || !report.is_all_taken() || self.has_recovered() {
+            self.note_standing();
+        }
         if report.is_any_taken() {
             (self.publish)(&self.environment);
         }
         self.follow_directories();
         log_taken(&report);
         log_remarks(&remarks);
-        if report.is_any_taken() || !report.is_all_taken() || self.has_recovered() {
-            self.note_standing();
-        }
         self.log_troubles();
         report
     }
@@ -263,7 +285,7 @@ impl<P: FnMut(&Environment)> Reloader<P> {
     fn follow_directories(&mut self) {
         let were_read = self.environment.take_read();
         if were_read || self.watch.is_stale() {
-            self.watch.follow(self.environment.directories());
+            self.unheard |= self.watch.follow(self.environment.directories());
         }
     }
 
@@ -285,6 +307,10 @@ impl<P: FnMut(&Environment)> Reloader<P> {
             }
         }
     }
+}
+
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn log_taken(report: &Report) {

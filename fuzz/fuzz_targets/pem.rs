@@ -18,5 +18,5 @@ fuzz_target!(|bytes: &[u8]| {
     pair::examine(bytes, bytes, files, Some("a.example.com"), now);
     let (chain, key) = bytes.split_at(bytes.len() / 2);
     pair::examine(chain, key, files, Some("*.example.com"), now);
-    pair::examine_chain(bytes, files.chain, now);
+    pair::examine_chain(bytes, files.chain, None, now);
 });

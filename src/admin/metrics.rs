@@ -30,7 +30,7 @@ pub(super) fn render(admin: &Admin) -> Result<String, fmt::Error> {
     registry.register_collector(Box::new(Snapshot {
         metrics: Arc::clone(&admin.metrics),
         standing: admin.reload.standing(),
-        is_following: admin.reload.is_alive(),
+        is_following: admin.reload.is_following(),
         catalog: admin.catalog.load_full(),
     }));
     let mut text = String::new();

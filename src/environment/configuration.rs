@@ -1,17 +1,14 @@
 //! The configuration's files, and the last good configuration they held.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::held::{Attention, Content, Files, Held, Offer, Outcome, PATIENCE};
-use crate::config::{self, Auth, Config, Diagnostics, Location, Sources};
+use crate::config::{self, Auth, Config, Diagnostics, Location, Sources, TlsVersion};
 
-/// A part of a file can be a whole configuration: what has less in it than before may still be written. Whoever asks for
-/// a reload says that it is not.
-const SHRINKING: Duration = Duration::from_secs(2);
-
-const SHRINKING_REMEDY: &str = "waiting 2 s for the rest of the text; `scorefront reload` takes it at once";
+/// A part of a file can be a whole configuration. Whoever asks for a reload says that it is one.
+const WAITING: &str = "waiting 2 s for the rest of the text; `scorefront reload` takes it at once";
 
 /// One configuration, and where it comes from.
 #[derive(Debug)]
@@ -90,11 +87,17 @@ impl Configuration {
                 match config {
                     Some(config) if !found.has_errors() && config == **current => Offer::Same,
                     _ if found.has_errors() => Offer::Nothing,
-                    Some(config) if is_hasty(&config, current, attention, circumstances.unchanged_for) => {
-                        found.warning_with(start, "something is missing that was there before", SHRINKING_REMEDY);
+                    Some(_) if circumstances.may_be_unfinished(contents) => {
+                        found.warning_with(start, "a configuration file ends in the middle of a line", WAITING);
                         Offer::Later
                     }
-                    Some(config) => Offer::Take(Arc::new(config)),
+                    Some(config) => match what_is_less(&config, current).filter(|_| circumstances.is_fresh()) {
+                        Some(missing) => {
+                            found.warning_with(start, format!("{missing} is no longer there"), WAITING);
+                            Offer::Later
+                        }
+                        None => Offer::Take(Arc::new(config)),
+                    },
                     None => Offer::Nothing,
                 }
             },
@@ -107,19 +110,26 @@ impl Configuration {
     }
 }
 
-fn is_hasty(new: &Config, old: &Config, attention: Attention, unchanged_for: Duration) -> bool {
-    attention == Attention::Glance && unchanged_for < SHRINKING && is_less(new, old)
-}
-
-/// Whether tables are missing, or something that keeps others out.
-fn is_less(new: &Config, old: &Config) -> bool {
-    let guards = |config: &Config| config.cnames.iter().filter(|cname| cname.client_ca_pem.is_some()).count();
-    let open = |config: &Config| config.services.iter().filter(|service| service.auth == Auth::Open).count();
-    new.cnames.len() < old.cnames.len()
-        || new.services.len() < old.services.len()
-        || guards(new) < guards(old)
-        || open(new) > open(old)
-        || (new.admin.token_file.is_none() && old.admin.token_file.is_some())
-        || (new.tls.ticket_keys.is_none() && old.tls.ticket_keys.is_some())
-        || (new.tls.default_cname.is_none() && old.tls.default_cname.is_some())
+/// What `old` has and `new` has not, of tables and of all that keeps callers out.
+fn what_is_less(new: &Config, old: &Config) -> Option<String> {
+    let lost = |name: &str, was: bool, is: bool| (was && !is).then(|| format!("`{name}`"));
+    let cnames: HashMap<_, _> = new.cnames.iter().map(|cname| (&cname.name, cname)).collect();
+    let services: HashMap<_, _> = new.services.iter().map(|service| (&service.name, service)).collect();
+    let of_cnames = old.cnames.iter().find_map(|old| {
+        let Some(new) = cnames.get(&old.name) else { return Some(format!("[[cname]] {}", old.name)) };
+        let ca = lost("client_ca_pem", old.client_ca_pem.is_some(), new.client_ca_pem.is_some());
+        ca.or_else(|| lost("client_crl_pem", old.client_crl_pem.is_some(), new.client_crl_pem.is_some()))
+    });
+    let of_services = old.services.iter().find_map(|old| {
+        let Some(new) = services.get(&old.name) else { return Some(format!("[[service]] {}", old.name)) };
+        let key = lost("primary_key_sha256", old.auth != Auth::Open, new.auth != Auth::Open);
+        key.or_else(|| lost("cnames", !old.cnames.is_empty(), !new.cnames.is_empty()))
+    });
+    let is_1_3 = |config: &Config| config.tls.min_version == TlsVersion::V1_3;
+    of_cnames
+        .or(of_services)
+        .or_else(|| lost("token_file", old.admin.token_file.is_some(), new.admin.token_file.is_some()))
+        .or_else(|| lost("ticket_keys", old.tls.ticket_keys.is_some(), new.tls.ticket_keys.is_some()))
+        .or_else(|| lost("default_cname", old.tls.default_cname.is_some(), new.tls.default_cname.is_some()))
+        .or_else(|| lost("min_version", is_1_3(old), is_1_3(new)))
 }

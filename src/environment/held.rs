@@ -16,6 +16,12 @@ use crate::config::Diagnostics;
 /// A writer may need a moment between one file and the next. What is wrong for less than this is nobody's business.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a file may take to write, by whoever writes it in pieces.
+const WRITING: Duration = Duration::from_secs(2);
+
+/// What only waits is told when it has waited longer than anything is made to wait.
+const WAITING: Duration = Duration::from_secs(6);
+
 /// A file's bytes, or why there are none.
 pub type Content = Result<Zeroizing<Vec<u8>>, String>;
 
@@ -35,9 +41,24 @@ pub enum Offer<T> {
 /// What there is to know for a judgement besides the content.
 pub struct Circumstances<'a, T> {
     pub held: Option<&'a T>,
+    pub attention: Attention,
     /// How long the files have been what they are now.
     pub unchanged_for: Duration,
     pub now: SystemTime,
+}
+
+impl<T> Circumstances<'_, T> {
+    /// Whether these files may be on their way to another content: somebody writes in pieces, nobody said that all is
+    /// there, and it is not long ago.
+    pub fn may_be_unfinished(&self, contents: &[Content]) -> bool {
+        let lacks_end = |content: &Content| content.as_ref().is_ok_and(|text| !text.ends_with(b"\n"));
+        self.is_fresh() && contents.iter().any(lacks_end)
+    }
+
+    /// Whether what is less than before may still become more.
+    pub fn is_fresh(&self) -> bool {
+        self.held.is_some() && self.attention == Attention::Glance && self.unchanged_for < WRITING
+    }
 }
 
 /// How closely files are looked at.
@@ -130,7 +151,8 @@ impl Trouble {
 
     /// What is to be said of it now: once, when it has lasted.
     pub fn tell(&mut self) -> Option<&Diagnostics> {
-        (!self.told && self.since.elapsed() >= PATIENCE).then(|| self.told())
+        let patience = if self.diagnostics.has_errors() { PATIENCE } else { WAITING };
+        (!self.told && self.since.elapsed() >= patience).then(|| self.told())
     }
 }
 
@@ -293,7 +315,7 @@ impl<T> Held<T> {
         let Reading::Other { contents, digest, is_new, unchanged_for } = self.files.read(attention, now) else {
             return if self.files.trouble.is_some() { Outcome::Refused } else { Outcome::Unchanged };
         };
-        let circumstances = Circumstances { held: self.value.as_ref(), unchanged_for, now };
+        let circumstances = Circumstances { held: self.value.as_ref(), attention, unchanged_for, now };
         let mut found = Diagnostics::default();
         let (taken, passing) = match judge(&contents, &circumstances, &mut found) {
             Offer::Same => {

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::file;
 use super::held::{Attention, Circumstances, Content, Files, Held, Offer, Outcome};
 use crate::config::{self, Cname, Diagnostics, FilePath};
-use crate::tls::client_authority::ClientAuthority;
+use crate::tls::client_authority::{self, ClientAuthority};
 use crate::tls::pem::{self, PemError};
 use crate::tls::tickets::Secret;
 use crate::tls::{Certificate, Finding, Part, Settings, Severity, pair};
@@ -51,13 +51,11 @@ pub struct Pair {
     pub held: Held<Arc<Certificate>>,
     /// The serial number of the certificate before the one that is held.
     pub replaced: Option<Box<str>>,
-    /// How near its end the certificate was when that was told last.
-    pub told_stage: Option<u8>,
 }
 
 impl Pair {
     pub fn new(cname: Cname, held: Held<Arc<Certificate>>) -> Self {
-        Self { cname, held, replaced: None, told_stage: None }
+        Self { cname, held, replaced: None }
     }
 }
 
@@ -76,8 +74,6 @@ impl Material for Pair {
         );
         if outcome == Outcome::Taken {
             self.replaced = before.map(|before| before.serial().into());
-            // How near its end it is stands among the remarks.
-            self.told_stage = self.held.value().and_then(|taken| taken.expiry_stage(now));
         }
         outcome
     }
@@ -168,6 +164,12 @@ fn judge_callers(
         _ => Some(Vec::new()),
     };
     let (Some(authorities), Some(revoked)) = (authorities, revoked) else { return Offer::Nothing };
+    if let (Some(crl_pem), Some(since)) =
+        (&cname.client_crl_pem, client_authority::overdue(&revoked, SystemTime::now()))
+    {
+        let message = format!("client_crl_pem {}: a list should have been replaced by {since}", crl_pem.display());
+        found.warning_with(crl_pem.at.clone(), message, "have the authority's current one put in its place");
+    }
     match ClientAuthority::new(Arc::clone(settings.provider()), authorities, revoked) {
         Ok(authority) => Offer::Take(authority),
         Err(problem) => {
@@ -189,14 +191,27 @@ impl Material for Tickets {
 
     fn look(&mut self, attention: Attention, _: &Settings, remarks: &mut Diagnostics) -> Outcome {
         let file = &self.file;
-        self.held.look(attention, remarks, |contents, _, found| judge_tickets(file, contents, found), |_| true)
+        self.held.look(
+            attention,
+            remarks,
+            |contents, circumstances, found| judge_tickets(file, contents, circumstances, found),
+            |_| true,
+        )
     }
 }
 
-fn judge_tickets(file: &FilePath, contents: &[Content], found: &mut Diagnostics) -> Offer<Vec<Secret>> {
+fn judge_tickets(
+    file: &FilePath,
+    contents: &[Content],
+    circumstances: &Circumstances<'_, Vec<Secret>>,
+    found: &mut Diagnostics,
+) -> Offer<Vec<Secret>> {
     let Some(text) = contents.first().and_then(|content| said(content, "ticket_keys", file, found)) else {
         return Offer::Nothing;
     };
+    if circumstances.may_be_unfinished(contents) {
+        return wait_for_end("ticket_keys", file, found);
+    }
     warn_if_others_can_read("ticket_keys", file, found);
     match Secret::parse(text) {
         Ok(secrets) => Offer::Take(secrets),
@@ -221,14 +236,27 @@ impl Material for AdminToken {
 
     fn look(&mut self, attention: Attention, _: &Settings, remarks: &mut Diagnostics) -> Outcome {
         let file = &self.file;
-        self.held.look(attention, remarks, |contents, _, found| judge_token(file, contents, found), |_| true)
+        self.held.look(
+            attention,
+            remarks,
+            |contents, circumstances, found| judge_token(file, contents, circumstances, found),
+            |_| true,
+        )
     }
 }
 
-fn judge_token(file: &FilePath, contents: &[Content], found: &mut Diagnostics) -> Offer<Token> {
+fn judge_token(
+    file: &FilePath,
+    contents: &[Content],
+    circumstances: &Circumstances<'_, Token>,
+    found: &mut Diagnostics,
+) -> Offer<Token> {
     let Some(text) = contents.first().and_then(|content| said(content, "token_file", file, found)) else {
         return Offer::Nothing;
     };
+    if circumstances.may_be_unfinished(contents) {
+        return wait_for_end("token_file", file, found);
+    }
     warn_if_others_can_read("token_file", file, found);
     let token = text.trim_ascii();
     if token.len() >= config::MIN_TOKEN {
@@ -237,6 +265,13 @@ fn judge_token(file: &FilePath, contents: &[Content], found: &mut Diagnostics) -
     let remedy = format!("write a secret of at least {} characters into it", config::MIN_TOKEN);
     found.error_with(file.at.clone(), format!("token_file {}: is too short", file.display()), remedy);
     Offer::Nothing
+}
+
+/// Half of a secret is one too, that nobody knows.
+fn wait_for_end<T>(key: &str, file: &FilePath, found: &mut Diagnostics) -> Offer<T> {
+    let message = format!("{key} {}: ends in the middle of a line", file.display());
+    found.warning_with(file.at.clone(), message, "waiting 2 s for the rest of it");
+    Offer::Later
 }
 
 /// What `read` finds in the content, or the reason why nothing said.

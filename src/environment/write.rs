@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
@@ -13,7 +13,7 @@ use crate::config::CnamePattern;
 /// Everybody may read a certificate: every caller gets it.
 const CERT_MODE: u32 = 0o644;
 
-/// A key is its owner's alone.
+/// A key is its owner's alone, and its group's where it was so before.
 const KEY_MODE: u32 = 0o600;
 
 /// Where the pair of a CNAME is.
@@ -75,10 +75,16 @@ fn make_directories(directory: &Path) -> io::Result<()> {
     if !above.exists() {
         make_directories(above)?;
     }
-    fs::create_dir(directory).or_else(|error| if directory.is_dir() { Ok(()) } else { Err(error) })?;
-    let owner = fs::metadata(above)?;
-    let _ = chown(directory, Some(owner.uid()), Some(owner.gid()));
-    Ok(())
+    match fs::create_dir(directory) {
+        Err(_) if directory.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => {
+            let owner = fs::metadata(above)?;
+            // Of what stands there now, not of where a link leads that somebody put in its place.
+            let _ = lchown(directory, Some(owner.uid()), Some(owner.gid()));
+            Ok(())
+        }
+    }
 }
 
 fn replace_pair(files: &PairFiles, chain: &[u8], key: &[u8]) -> Result<(), WriteError> {
@@ -98,7 +104,9 @@ fn beside(file: &Path, content: &[u8], mode: u32) -> Result<NamedTempFile, Write
         let mut new = temporary().tempfile_in(directory_of(file))?;
         new.write_all(content)?;
         // Said outright: the mode a file is made with is cut down by the umask.
-        new.as_file().set_permissions(Permissions::from_mode(mode))?;
+        // A front end may read the key by its group.
+        let group = fs::metadata(file).map_or(0, |before| before.mode() & 0o040);
+        new.as_file().set_permissions(Permissions::from_mode(mode | group))?;
         give_to_owner_of(file, new.as_file());
         new.as_file().sync_all()?;
         Ok(new)

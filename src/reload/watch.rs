@@ -39,12 +39,14 @@ impl Watch {
     }
 
     /// Something happened to what is at `path`: if that is a directory that is watched, it may have been replaced, and
-    /// the watch have gone with the one before.
-    pub(super) fn doubt(&mut self, path: &Path) {
-        if self.watched.remove(path).is_some() {
+    /// the watch have gone with the one before. Whether it is one that was watched.
+    pub(super) fn doubt(&mut self, path: &Path) -> bool {
+        let is_watched = self.watched.remove(path).is_some();
+        if is_watched {
             self.is_stale = true;
             let _ = self.watcher.as_mut().map(|watcher| watcher.unwatch(path));
         }
+        is_watched
     }
 
     /// Whether [`Watch::follow`] has something to do, also for the same directories as before.
@@ -52,10 +54,12 @@ impl Watch {
         self.is_stale
     }
 
-    /// Watches `wanted`, and nothing else.
-    pub(super) fn follow(&mut self, wanted: HashSet<PathBuf>) {
+    /// Watches `wanted`, and nothing else. Whether any of it was not watched before, so that something may have changed in
+    /// there unheard.
+    pub(super) fn follow(&mut self, wanted: HashSet<PathBuf>) -> bool {
         self.is_stale = false;
-        let Some(watcher) = &mut self.watcher else { return };
+        let Some(watcher) = &mut self.watcher else { return false };
+        let mut is_new = false;
         self.watched.retain(|directory, identity| {
             let keep = wanted.contains(directory) && self::identity(directory) == Some(*identity);
             if !keep {
@@ -70,7 +74,7 @@ impl Watch {
             }
             let Some(identity) = identity(&directory) else { continue };
             match watcher.watch(&directory, RecursiveMode::NonRecursive) {
-                Ok(()) => drop(self.watched.insert(directory, identity)),
+                Ok(()) => is_new |= self.watched.insert(directory, identity).is_none(),
                 Err(error) if !self.told => {
                     self.told = true;
                     let remedy = match error.kind {
@@ -82,6 +86,7 @@ impl Watch {
                 Err(_) => {}
             }
         }
+        is_new
     }
 }
 

@@ -79,7 +79,12 @@ impl Names {
             GeneralName::DNSName(name) => Some(("DNS", (*name).to_owned())),
             _ => None,
         });
-        Some(Self { subject: distinguished_name(certificate.subject())?, alternatives: names.collect() })
+        let alternatives: Vec<_> = names.collect();
+        let is_plain = |name: &str| name.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if !alternatives.iter().all(|(_, name)| is_plain(name)) {
+            return None;
+        }
+        Some(Self { subject: distinguished_name(certificate.subject())?, alternatives })
     }
 
     /// The value of `x-forwarded-client-cert`.

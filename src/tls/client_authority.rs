@@ -1,12 +1,14 @@
 //! Who may connect under a CNAME that asks callers for a certificate (RFC 8446 section 4.3.2).
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 /// The authorities whose certificates are taken from callers, and the certificates they revoked.
 #[derive(Clone, Debug)]
@@ -21,9 +23,20 @@ pub enum ClientAuthorityError {
     Verifier(String),
 }
 
+/// When the first of `lists` should have been replaced that is not (nextUpdate, RFC 5280 section 5.1.2.5). An old list
+/// still keeps out whom it names.
+pub fn overdue(lists: &[CertificateRevocationListDer<'_>], now: SystemTime) -> Option<String> {
+    let now = now.duration_since(UNIX_EPOCH).ok().and_then(|now| i64::try_from(now.as_secs()).ok())?;
+    let ends = lists.iter().filter_map(|list| {
+        let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+        list.next_update().filter(|next| next.timestamp() < now).map(|next| next.to_string())
+    });
+    ends.min()
+}
+
 impl ClientAuthority {
     /// Takes callers whose certificate leads to one of `authorities` and is in none of `revoked`. With at least one
-    /// list, a caller whose issuer has published none in there is refused: what cannot be checked is not trusted.
+    /// list, a caller whose issuer has published none in there is refused. A list that is overdue counts as any other.
     ///
     /// # Errors
     ///
