@@ -133,3 +133,57 @@ fn what_is_less(new: &Config, old: &Config) -> Option<String> {
         .or_else(|| lost("default_cname", old.tls.default_cname.is_some(), new.tls.default_cname.is_some()))
         .or_else(|| lost("min_version", is_1_3(old), is_1_3(new)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"
+[tls]
+min_version = "1.3"
+default_cname = "a.example.com"
+ticket_keys = "tickets"
+[admin]
+token_file = "token"
+[[cname]]
+name = "a.example.com"
+cert_pem = "cert.pem"
+key_pem = "key.pem"
+client_ca_pem = "ca.pem"
+client_crl_pem = "crl.pem"
+[[service]]
+name = "iris"
+primary_key_sha256 = "1111111111111111111111111111111111111111111111111111111111111111"
+replicas = ["http://127.0.0.1:1"]
+cnames = ["a.example.com"]
+"#;
+
+    fn config(text: &str) -> Config {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("scorefront.toml");
+        std::fs::write(&file, text).expect("written");
+        config::load(&file).unwrap_or_else(|found| panic!("{found}\n{text}")).0
+    }
+
+    #[test]
+    fn every_line_that_keeps_callers_out_is_missed_when_it_is_gone() {
+        let whole = config(WHOLE);
+        assert_eq!(what_is_less(&whole, &whole), None);
+        for (line, missing) in [
+            ("min_version", "`min_version`"),
+            ("default_cname", "`default_cname`"),
+            ("ticket_keys", "`ticket_keys`"),
+            ("token_file", "`token_file`"),
+            ("client_crl_pem", "`client_crl_pem`"),
+            ("cnames", "`cnames`"),
+        ] {
+            let without: Vec<_> = WHOLE.lines().filter(|text| !text.starts_with(line)).collect();
+            let less = what_is_less(&config(&without.join("\n")), &whole);
+            assert_eq!(less.as_deref(), Some(missing));
+        }
+        let more =
+            WHOLE.to_owned() + "[[service]]\nname = \"open\"\nauth = false\nreplicas = [\"http://127.0.0.1:1\"]\n";
+        assert_eq!(what_is_less(&config(&more), &whole), None);
+        assert_eq!(what_is_less(&whole, &config(&more)).as_deref(), Some("[[service]] open"));
+    }
+}

@@ -456,6 +456,30 @@ async fn a_configuration_that_is_empty_for_an_instant_is_not_taken() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_is_written_in_pieces_is_taken_when_it_is_whole() {
+    let replica = Replica::echo();
+    let number = "max_connections = 10000";
+    let front = Environment::iris(&[&replica]).set("reload", WATCHED).set("limits", number).start();
+    let whole = std::fs::read_to_string(front.files().path().join("scorefront.toml")).expect("a file");
+    // Cut in the middle of a line, and before a table: both are configurations.
+    let (before, _) = whole.split_once(number).expect("it is there");
+    let cut_in_line = &format!("{before}max_connections = 1000");
+    let cut_at_table = whole.split("[[service]]").next().expect("a part");
+    for part in [cut_in_line, cut_at_table] {
+        front.files().write("scorefront.toml", part);
+        front.until_metric("config_last_reload_success", 0).await;
+        assert_eq!(front.http1().await.call(post(SCORE, "x")).await.status, 200, "after {part:?}");
+        front.files().write("scorefront.toml", &whole);
+        front.until_metric("config_last_reload_success", 1).await;
+    }
+    front.until_metric("config_generation", 1).await;
+    // Whoever says that it is whole is believed.
+    front.files().write("scorefront.toml", cut_at_table);
+    assert_eq!(front.reload().await.0, 200);
+    assert_eq!(front.http1().await.call(post(SCORE, "x")).await.status, 404);
+}
+
+#[tokio::test]
 async fn a_change_of_what_is_read_at_the_start_says_that_it_waits_for_a_restart() {
     let mut front = Environment::iris(&[&Replica::echo()]).set("reload", WATCHED).start();
     front.until_metric("config_waits_for_restart", 0).await;
