@@ -47,12 +47,12 @@ fn answer(stream: &mut BufReader<TcpStream>) -> (u16, String) {
 fn linger(bytes: &str, status: u16) {
     let replica = Stub::start();
     let front_end = front_end(&replica);
-    let idle = front_end.descriptors();
+    let idle = front_end.sockets();
     let mut stream = send(&front_end, bytes);
     assert_eq!(answer(&mut stream).0, status);
     let (begin, cpu) = (Instant::now(), front_end.cpu());
     assert_eq!(stream.read(&mut [0]).expect("a clean end"), 0, "our side is closed at once");
-    eventually("the connection to be closed", || (front_end.descriptors() <= idle).then_some(()));
+    eventually("the connection to be closed", || (front_end.sockets() <= idle).then_some(()));
     let (lasted, used) = (begin.elapsed(), front_end.cpu().saturating_sub(cpu));
     assert!(lasted > LINGER / 2, "there was nothing to measure: {lasted:?}");
     assert!(used < LITTLE, "{used:?} of CPU in {lasted:?}");

@@ -204,9 +204,12 @@ impl FrontEnd {
         Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
-    /// How many descriptors it has open. Unlike a metric, this is nothing the process has to work for.
-    pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("read").count()
+    /// How many sockets it has open. Unlike a metric, this is nothing the process has to work for; and unlike files, it
+    /// opens none by itself.
+    pub fn sockets(&self) -> usize {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("read").filter_map(Result::ok);
+        let targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     }
 
     /// Sends a signal and waits for the answer to it in the log.
