@@ -1,7 +1,7 @@
 //! Who may connect under a CNAME that asks callers for a certificate (RFC 8446 section 4.3.2).
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
@@ -9,6 +9,8 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
+
+use super::facts::date;
 
 /// The authorities whose certificates are taken from callers, and the certificates they revoked.
 #[derive(Clone, Debug)]
@@ -26,12 +28,12 @@ pub enum ClientAuthorityError {
 /// When the first of `lists` should have been replaced that is not (nextUpdate, RFC 5280 section 5.1.2.5). An old list
 /// still keeps out whom it names.
 pub fn overdue(lists: &[CertificateRevocationListDer<'_>], now: SystemTime) -> Option<String> {
-    let now = now.duration_since(UNIX_EPOCH).ok().and_then(|now| i64::try_from(now.as_secs()).ok())?;
     let ends = lists.iter().filter_map(|list| {
         let (_, list) = CertificateRevocationList::from_der(list).ok()?;
-        list.next_update().filter(|next| next.timestamp() < now).map(|next| next.to_string())
+        let seconds = u64::try_from(list.next_update()?.timestamp()).unwrap_or(0);
+        Some(UNIX_EPOCH + Duration::from_secs(seconds)).filter(|next| *next < now)
     });
-    ends.min()
+    ends.min().map(date)
 }
 
 impl ClientAuthority {
