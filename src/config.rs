@@ -24,7 +24,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
 pub use include::Sources;
 pub use protocol::Paths;
 pub use source::open_regular;
-pub use value::{CnamePattern, KeyHash, ReplicaAddress, ServiceName};
+pub use value::{CnamePattern, DnsTarget, KeyHash, ReplicaAddress, ServiceName};
 
 /// The whole configuration of one front end: `scorefront.toml` and the files it includes.
 #[derive(Debug, PartialEq, Eq)]

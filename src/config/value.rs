@@ -4,6 +4,7 @@
 //! Nothing here knows where a value stands, which key it belongs to, or any other value.
 
 mod cname;
+mod dns;
 mod key;
 mod name;
 mod replica;
@@ -19,6 +20,7 @@ use super::AdminListen;
 use super::diagnostic::{Problem, nearest, quoted};
 
 pub use cname::CnamePattern;
+pub use dns::DnsTarget;
 pub use key::{HOW_TO_HASH, KeyHash};
 pub use name::{DeploymentName, ServiceName};
 pub use replica::ReplicaAddress;
