@@ -24,7 +24,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
 pub use include::Sources;
 pub use protocol::Paths;
 pub use source::open_regular;
-pub use value::{CnamePattern, DnsTarget, KeyHash, ReplicaAddress, ServiceName};
+pub use value::{CnamePattern, DnsTarget, KeyHash, ReplicaAddress, ServiceName, StickyBy};
 
 /// The whole configuration of one front end: `scorefront.toml` and the files it includes.
 #[derive(Debug, PartialEq, Eq)]
@@ -212,6 +212,15 @@ pub struct Service {
     /// Bytes.
     pub max_body: u64,
     pub error_format: ErrorFormat,
+    /// How long a request may wait for a replica with room; zero: not at all.
+    pub max_queue_wait: Duration,
+    /// How many requests may wait for one at a time; 0: none.
+    pub max_queue: usize,
+    /// What all its callers together may ask of it.
+    pub limits: RequestLimits,
+    /// What requests have in common that go to the same replica, where that can be had.
+    pub sticky_by: Option<StickyBy>,
+    pub mirror: Option<Mirror>,
     /// At least one; the shares add up to 100.
     pub deployments: Vec<Deployment>,
 }
@@ -219,12 +228,56 @@ pub struct Service {
 /// Who may call a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// Bearer keys, stored as their SHA-256.
-    Keys {
-        primary: KeyHash,
-        secondary: Option<KeyHash>,
-    },
+    /// Whoever has one of these bearer keys; at least one, and no name twice.
+    Keys(Vec<Key>),
     Open,
+}
+
+/// One key of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// What logs and messages call it; `primary` and `secondary` are the names of the two that have a key of their own
+    /// in `[[service]]`.
+    pub name: String,
+    pub hash: KeyHash,
+    pub priority: Priority,
+    /// What those who call with this key may ask of the service.
+    pub limits: RequestLimits,
+}
+
+/// How much may be asked of a service at a time; what is absent is not bounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestLimits {
+    pub rate: Option<Rate>,
+    /// Requests from their head to the end of their answer; above zero.
+    pub max_in_flight: Option<usize>,
+}
+
+/// How many requests may begin in a time: a bucket of `burst` tokens, filled with `per_second` tokens a second, of which
+/// a request takes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Requests a second, above zero.
+    pub per_second: u32,
+    /// Requests, above zero.
+    pub burst: u32,
+}
+
+/// Who goes first among requests that wait for a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    High,
+    Normal,
+    Low,
+}
+
+/// A deployment that is sent copies of a service's requests, and whose answers nobody gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The name of one of the service's deployments, whose own share of the traffic is 0.
+    pub deployment: String,
+    /// The share of the requests that are copied, 1 to 50.
+    pub percent: u8,
 }
 
 /// One version of a service and its share of the traffic.
@@ -234,7 +287,38 @@ pub struct Deployment {
     /// Percent.
     pub traffic: u8,
     pub paths: Paths,
-    pub replicas: Vec<Replica>,
+    /// Requests that one replica is given at a time; 0: as many as come.
+    pub max_concurrent_requests: usize,
+    pub health: HealthChecks,
+    pub source: Source,
+}
+
+/// How a deployment's replicas are asked whether they are ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthChecks {
+    /// From one question to the next; absent: those in use are not asked, those taken out of use still are.
+    pub interval: Option<Duration>,
+    /// How long an answer may take; above zero.
+    pub timeout: Duration,
+}
+
+/// Where a deployment's replicas come from.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The operator lists them; each once.
+    Static(Vec<Replica>),
+    /// Their addresses are looked up; `at` is where that is written.
+    Dns { target: DnsTarget, at: Location },
+}
+
+impl Source {
+    /// The replicas that are listed; none where they are looked up.
+    pub fn listed(&self) -> &[Replica] {
+        match self {
+            Self::Static(replicas) => replicas,
+            Self::Dns { .. } => &[],
+        }
+    }
 }
 
 /// One container address, and where it is written.

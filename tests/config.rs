@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use scorefront::config::{
-    self, AdminListen, Auth, CnamePattern, Config, Diagnostics, ErrorFormat, HttpWhenTls, LogFormat, TlsStatus,
-    TlsVersion,
+    self, AdminListen, Auth, CnamePattern, Config, Diagnostics, ErrorFormat, HealthChecks, HttpWhenTls, LogFormat,
+    Mirror, Priority, Rate, RequestLimits, Service, Source, StickyBy, TlsStatus, TlsVersion,
 };
 
 #[test]
@@ -60,6 +60,9 @@ fn the_annotated_file_shows_the_defaults() {
     assert_eq!(shown.scoring_timeout, built_in.scoring_timeout);
     assert_eq!(shown.max_body, built_in.max_body);
     assert_eq!(shown.error_format, built_in.error_format);
+    assert_eq!((shown.max_queue_wait, shown.max_queue), (built_in.max_queue_wait, built_in.max_queue));
+    let care = |service: &Service| (service.deployments[0].max_concurrent_requests, service.deployments[0].health);
+    assert_eq!(care(shown), care(built_in));
 }
 
 #[test]
@@ -83,15 +86,25 @@ fn defaults_fill_in_what_is_not_written() {
     assert_eq!(config.log.level, "info");
 
     let service = &config.services[0];
-    assert!(matches!(service.auth, Auth::Keys { secondary: None, .. }));
+    let Auth::Keys(keys) = &service.auth else { panic!("{:?}", service.auth) };
+    let [key] = &keys[..] else { panic!("{keys:?}") };
+    assert_eq!((&*key.name, key.priority, key.limits), ("primary", Priority::Normal, RequestLimits::default()));
     assert!(service.cnames.is_empty());
     assert_eq!(service.scoring_timeout, Duration::from_secs(60));
     assert_eq!(service.max_body, 100 << 20);
     assert_eq!(service.error_format, ErrorFormat::Json);
+    assert_eq!((service.max_queue_wait, service.max_queue), (Duration::from_millis(500), 100));
+    assert_eq!(service.limits, RequestLimits::default());
+    assert_eq!((&service.sticky_by, &service.mirror), (&None, &None));
     let [deployment] = &service.deployments[..] else { panic!("{:?}", service.deployments) };
     assert_eq!((deployment.name.as_str(), deployment.traffic), ("default", 100));
     assert_eq!((&*deployment.paths.score, &*deployment.paths.health), ("/score", "/"));
     assert_eq!(deployment.paths.swagger, "/swagger.json");
+    assert_eq!(deployment.max_concurrent_requests, 1);
+    assert_eq!(
+        deployment.health,
+        HealthChecks { interval: Some(Duration::from_secs(10)), timeout: Duration::from_secs(2) }
+    );
 }
 
 #[test]
@@ -124,13 +137,37 @@ fn every_key_has_its_effect() {
     assert_eq!(config.error_format, ErrorFormat::Text);
 
     let [iris, churn, bikes] = &config.services[..] else { panic!("{:?}", config.services) };
-    assert!(matches!(iris.auth, Auth::Keys { secondary: Some(_), .. }));
+    let Auth::Keys(keys) = &iris.auth else { panic!("{:?}", iris.auth) };
+    let keys: Vec<_> = keys.iter().map(|key| (&*key.name, key.priority, key.limits)).collect();
+    let unlimited = RequestLimits::default();
+    let batch = RequestLimits { rate: Some(Rate { per_second: 50, burst: 200 }), max_in_flight: Some(4) };
+    let steady = RequestLimits { rate: Some(Rate { per_second: 7, burst: 7 }), max_in_flight: None };
+    assert_eq!(
+        keys,
+        [
+            ("primary", Priority::Normal, unlimited),
+            ("secondary", Priority::Normal, unlimited),
+            ("batch", Priority::Low, batch),
+            ("live", Priority::High, steady),
+        ]
+    );
+    let all = RequestLimits { rate: Some(Rate { per_second: 1000, burst: 1 }), max_in_flight: Some(64) };
+    assert_eq!(iris.limits, all);
+    assert_eq!((iris.max_queue_wait, iris.max_queue), (Duration::from_secs(2), 5));
+    assert_eq!(iris.sticky_by, Some(StickyBy::Key));
+    assert_eq!(iris.mirror, None);
+    assert_eq!(iris.deployments[0].max_concurrent_requests, 4);
+    assert_eq!(
+        iris.deployments[0].health,
+        HealthChecks { interval: Some(Duration::from_secs(1)), timeout: Duration::from_millis(300) }
+    );
     assert_eq!(iris.cnames.len(), 2);
     assert_eq!(iris.scoring_timeout, Duration::from_millis(300));
     assert_eq!(iris.max_body, 2_000_000_000);
     assert_eq!(iris.error_format, ErrorFormat::Json);
     assert_eq!(iris.deployments[0].paths.score, "/v2/models/flowers/infer");
-    let authorities: Vec<_> = iris.deployments[0].replicas.iter().map(|replica| replica.address.authority()).collect();
+    let authorities: Vec<_> =
+        iris.deployments[0].source.listed().iter().map(|replica| replica.address.authority()).collect();
     assert_eq!(authorities, ["10.1.0.11:5001", "[2001:db8::1]:5001", "model:80"]);
 
     assert!(matches!(churn.auth, Auth::Open));
@@ -141,6 +178,21 @@ fn every_key_has_its_effect() {
     assert_eq!(
         paths,
         [(90, "/invocations", "/ping"), (10, "/v2/score", "/healthz"), (0, "/predictions/churn", "/ping")]
+    );
+    assert_eq!((churn.max_queue_wait, churn.max_queue), (Duration::ZERO, 0));
+    assert_eq!(churn.limits, RequestLimits::default());
+    assert_eq!(churn.sticky_by, Some(StickyBy::Header(http::HeaderName::from_static("x-session-id"))));
+    assert_eq!(churn.mirror, Some(Mirror { deployment: "shadow".to_owned(), percent: 50 }));
+    let care: Vec<_> = churn.deployments.iter().map(|d| (d.max_concurrent_requests, d.health.interval)).collect();
+    assert_eq!(care, [(8, None), (8, Some(Duration::from_secs(5))), (0, None)]);
+    assert!(churn.deployments.iter().all(|deployment| deployment.health.timeout == Duration::from_secs(1)));
+    let sources = churn.deployments.iter().map(|deployment| match &deployment.source {
+        Source::Static(replicas) => format!("{} listed", replicas.len()),
+        Source::Dns { target, at } => format!("{target}, in column {}", at.column),
+    });
+    assert_eq!(
+        sources.collect::<Vec<_>>(),
+        ["1 listed", "churn-green.models.svc:5001, in column 7", "_http._tcp.shadow.svc, in column 7"]
     );
 
     assert_eq!(bikes.name.as_str(), "bikes");

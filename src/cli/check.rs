@@ -66,7 +66,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// A replica that does not answer now may do so later, so it is a warning.
 async fn reach_replicas(config: &Config, diagnostics: &mut Diagnostics) {
     let deployments = config.services.iter().flat_map(|service| &service.deployments);
-    let mut replicas = deployments.flat_map(|deployment| &deployment.replicas);
+    let mut replicas = deployments.flat_map(|deployment| deployment.source.listed());
     let mut trying = JoinSet::new();
     loop {
         for replica in replicas.by_ref().take(AT_ONCE - trying.len()) {

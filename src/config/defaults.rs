@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{AdminListen, ErrorFormat, HttpWhenTls, LogFormat, TlsStatus, TlsVersion};
+use super::{AdminListen, ErrorFormat, HttpWhenTls, LogFormat, Priority, TlsStatus, TlsVersion};
 
 /// `frontend.https`: every address, and a port that an unprivileged container may bind.
 pub const HTTPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
@@ -70,6 +70,26 @@ pub const AUTH: bool = true;
 
 /// `defaults.error_format`: most clients parse what they get.
 pub const ERROR_FORMAT: ErrorFormat = ErrorFormat::Json;
+
+/// `defaults.max_queue_wait`: the time Azure Machine Learning has a call wait for a replica.
+pub const MAX_QUEUE_WAIT: Duration = Duration::from_millis(500);
+
+/// `defaults.max_queue`: in half a second, what a few dozen replicas answer of a quick model; more would wait in vain.
+pub const MAX_QUEUE: usize = 100;
+
+/// `defaults.max_concurrent_requests_per_replica`: the number of Azure Machine Learning, and the one that is right for
+/// containers with a single worker process, which most are.
+pub const MAX_CONCURRENT_REQUESTS: usize = 1;
+
+/// `defaults.health_interval`: the time from one probe to the next in Kubernetes, unless told otherwise.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// `defaults.health_timeout`: the time Azure Machine Learning gives a probe; a replica that is slower to say that it is
+/// ready is not.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// `service.key.priority`: in the middle, so that some can go before it and others after.
+pub const PRIORITY: Priority = Priority::Normal;
 
 /// The name of the one deployment that a service with `replicas` of its own has.
 pub const DEPLOYMENT_NAME: &str = "default";

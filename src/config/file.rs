@@ -13,8 +13,19 @@ use super::include::Sources;
 use super::protocol::{self, Protocol};
 use super::source::Source;
 use super::table::{self, Field, Located, Table};
-use super::value::{self, CnamePattern, DeploymentName, KeyHash, ReplicaAddress, ServiceName};
-use super::{AdminListen, ErrorFormat, HttpWhenTls, LogFormat, TlsStatus, TlsVersion};
+use super::value::{
+    self, CnamePattern, DeploymentName, DnsTarget, KeyHash, KeyName, ReplicaAddress, ServiceName, StickyBy,
+};
+use super::{AdminListen, ErrorFormat, HttpWhenTls, LogFormat, Priority, TlsStatus, TlsVersion};
+
+/// More requests a second is a slip: one front end does not carry as many.
+const MOST_A_SECOND: u32 = 1_000_000;
+
+/// More requests at a time is one too.
+const MOST_IN_FLIGHT: usize = 1_000_000;
+
+/// Percent of a service's requests. More would rather be a share of the traffic: each copy costs as much as a request.
+const MOST_MIRRORED: u8 = 50;
 
 /// The main file, with the `[[cname]]` and `[[service]]` tables of the files it includes at the end of its own.
 pub struct RawFile {
@@ -85,6 +96,16 @@ pub struct RawServiceSettings {
     pub max_body: Field<u64>,
     pub auth: Field<bool>,
     pub error_format: Field<ErrorFormat>,
+    pub max_queue_wait: Field<Duration>,
+    pub max_queue: Field<usize>,
+    pub care: RawCare,
+}
+
+/// What can stand in `[defaults]`, in a `[[service]]` and in a `[[service.deployment]]`: how replicas are treated.
+pub struct RawCare {
+    pub max_concurrent_requests: Field<usize>,
+    pub health_interval: Field<Duration>,
+    pub health_timeout: Field<Duration>,
 }
 
 pub struct RawService {
@@ -94,10 +115,35 @@ pub struct RawService {
     pub cnames: Field<Vec<Located<CnamePattern>>>,
     pub primary_key_sha256: Field<KeyHash>,
     pub secondary_key_sha256: Field<KeyHash>,
+    pub keys: Field<Vec<RawKey>>,
     pub settings: RawServiceSettings,
+    pub limits: RawRequestLimits,
+    pub sticky_by: Field<StickyBy>,
+    pub mirror: Field<RawMirror>,
     /// The short form of a single deployment.
     pub target: RawTarget,
     pub deployments: Field<Vec<RawDeployment>>,
+}
+
+pub struct RawKey {
+    /// Where its table begins.
+    pub at: Location,
+    pub name: Option<Located<KeyName>>,
+    pub sha256: Option<Located<KeyHash>>,
+    pub priority: Field<Priority>,
+    pub limits: RawRequestLimits,
+}
+
+/// What can stand in a `[[service]]`, for all its callers, and in a `[[service.key]]`.
+pub struct RawRequestLimits {
+    pub max_requests_per_second: Field<u32>,
+    pub burst: Field<u32>,
+    pub max_requests_in_flight: Field<usize>,
+}
+
+pub struct RawMirror {
+    pub deployment: Option<Located<DeploymentName>>,
+    pub percent: Option<Located<u8>>,
 }
 
 pub struct RawDeployment {
@@ -105,6 +151,7 @@ pub struct RawDeployment {
     pub at: Location,
     pub name: Option<Located<DeploymentName>>,
     pub traffic: Field<u8>,
+    pub care: RawCare,
     pub target: RawTarget,
 }
 
@@ -115,6 +162,7 @@ pub struct RawTarget {
     pub health_path: Field<String>,
     pub model: Field<String>,
     pub replicas: Field<Vec<Located<ReplicaAddress>>>,
+    pub dns: Field<DnsTarget>,
 }
 
 /// Reads the main file at `path` and all it includes. No [`RawFile`] if there is no text to read; everything wrong is in
@@ -230,18 +278,59 @@ fn read_service(table: &mut Table<'_, '_>) -> RawService {
         cnames: table.list("cnames", "DNS names", read_cname_pattern),
         primary_key_sha256: table.optional("primary_key_sha256", read_key_hash),
         secondary_key_sha256: table.optional("secondary_key_sha256", read_key_hash),
+        keys: table.tables("key", "[[service.key]]", "in [[service.key]]", read_key),
         settings: read_service_settings(table),
+        limits: read_request_limits(table),
+        sticky_by: table.optional("sticky_by", |value| value::text(value, StickyBy::EXPECTED)?.parse()),
+        mirror: table.inline("mirror", "in `mirror`", "{ deployment = \"green\", percent = 10 }", read_mirror),
         target: read_target(table),
         deployments: table.tables("deployment", "[[service.deployment]]", "in [[service.deployment]]", read_deployment),
+    }
+}
+
+fn read_key(table: &mut Table<'_, '_>) -> RawKey {
+    RawKey {
+        at: table.at(),
+        name: table
+            .required("name", "\"batch\"", |value| value::text(value, "a key's name such as \"batch\"")?.parse()),
+        sha256: table.required(
+            "sha256",
+            &format!("\"…\" with the 64 digits that this prints: {}", value::HOW_TO_HASH),
+            read_key_hash,
+        ),
+        priority: table.optional("priority", |value| {
+            value::word(value, &[("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)])
+        }),
+        limits: read_request_limits(table),
+    }
+}
+
+fn read_request_limits(table: &mut Table<'_, '_>) -> RawRequestLimits {
+    RawRequestLimits {
+        max_requests_per_second: table.optional("max_requests_per_second", |value| {
+            value::integer(value, "an integer such as 50", 1..=MOST_A_SECOND)
+        }),
+        burst: table.optional("burst", |value| value::integer(value, "an integer such as 100", 1..=MOST_A_SECOND)),
+        max_requests_in_flight: table.optional("max_requests_in_flight", |value| {
+            value::integer(value, "an integer such as 20", 1..=MOST_IN_FLIGHT)
+        }),
+    }
+}
+
+fn read_mirror(table: &mut Table<'_, '_>) -> RawMirror {
+    RawMirror {
+        deployment: table.required("deployment", "\"green\"", read_deployment_name),
+        percent: table
+            .required("percent", "10", |value| value::integer(value, "an integer such as 10", 1..=MOST_MIRRORED)),
     }
 }
 
 fn read_deployment(table: &mut Table<'_, '_>) -> RawDeployment {
     RawDeployment {
         at: table.at(),
-        name: table
-            .required("name", "\"blue\"", |value| value::text(value, "a deployment name such as \"blue\"")?.parse()),
+        name: table.required("name", "\"blue\"", read_deployment_name),
         traffic: table.optional("traffic", |value| value::integer(value, "an integer such as 90", 0..=100)),
+        care: read_care(table),
         target: read_target(table),
     }
 }
@@ -254,6 +343,19 @@ fn read_service_settings(table: &mut Table<'_, '_>) -> RawServiceSettings {
         error_format: table.optional("error_format", |value| {
             value::word(value, &[("json", ErrorFormat::Json), ("text", ErrorFormat::Text)])
         }),
+        max_queue_wait: table.optional("max_queue_wait", value::duration),
+        max_queue: table.optional("max_queue", |value| value::integer(value, "an integer such as 100", 0..=100_000)),
+        care: read_care(table),
+    }
+}
+
+fn read_care(table: &mut Table<'_, '_>) -> RawCare {
+    RawCare {
+        max_concurrent_requests: table.optional("max_concurrent_requests_per_replica", |value| {
+            value::integer(value, "an integer such as 1", 0..=65_535)
+        }),
+        health_interval: table.optional("health_interval", value::duration),
+        health_timeout: table.optional("health_timeout", value::positive_duration),
     }
 }
 
@@ -266,6 +368,7 @@ fn read_target(table: &mut Table<'_, '_>) -> RawTarget {
         replicas: table.list("replicas", "addresses such as \"http://10.1.0.11:5001\"", |value| {
             value::text(value, "an address such as \"http://10.1.0.11:5001\"")?.parse()
         }),
+        dns: table.optional("dns", |value| value::text(value, "a name such as \"models.svc:5001\"")?.parse()),
     }
 }
 
@@ -278,6 +381,10 @@ fn read_pattern(value: &DeValue<'_>) -> Result<String, Problem> {
 
 fn read_cname_pattern(value: &DeValue<'_>) -> Result<CnamePattern, Problem> {
     value::text(value, "a DNS name such as \"scoring.example.com\"")?.parse()
+}
+
+fn read_deployment_name(value: &DeValue<'_>) -> Result<DeploymentName, Problem> {
+    value::text(value, "a deployment name such as \"blue\"")?.parse()
 }
 
 fn read_key_hash(value: &DeValue<'_>) -> Result<KeyHash, Problem> {

@@ -177,6 +177,29 @@ impl<'a> Table<'a, '_> {
         self.inner(place, at, entries, complete).read(read)
     }
 
+    /// Has `read` take apart the table `key`, which is written in one line, if it is there. `place` is how messages name
+    /// it, and `example` is what the operator could write.
+    pub fn inline<T>(
+        &mut self,
+        key: &'static str,
+        place: &'static str,
+        example: &str,
+        read: impl FnOnce(&mut Table<'_, '_>) -> T,
+    ) -> Field<T> {
+        let Some(value) = self.find(key) else {
+            return self.not_found();
+        };
+        let at = self.source.location(value.span().start);
+        let DeValue::Table(entries) = value.get_ref() else {
+            let message = format!("`{key}`: expected a table, found {}", describe(value.get_ref()));
+            self.diagnostics.error_with(at, message, format!("write {key} = {example}"));
+            return Field::Invalid;
+        };
+        let complete = self.complete;
+        let value = self.inner(place, at.clone(), Some(entries), complete).read(read);
+        Field::Given(Located { value, at })
+    }
+
     /// Has `read` take apart each of the tables `key`. `header` is how they are written, such as `[[service]]`, and
     /// `place` is how messages name one, such as `in [[service]]`.
     pub fn tables<T>(

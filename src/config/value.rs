@@ -8,6 +8,7 @@ mod dns;
 mod key;
 mod name;
 mod replica;
+mod sticky;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -22,8 +23,9 @@ use super::diagnostic::{Problem, nearest, quoted};
 pub use cname::CnamePattern;
 pub use dns::DnsTarget;
 pub use key::{HOW_TO_HASH, KeyHash};
-pub use name::{DeploymentName, ServiceName};
+pub use name::{DeploymentName, KeyName, ServiceName};
 pub use replica::ReplicaAddress;
+pub use sticky::StickyBy;
 
 /// Longer is a slip, and keeps sums with the clock far from overflowing.
 const LONGEST_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);

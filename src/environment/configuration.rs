@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::held::{Attention, Content, Files, Held, Offer, Outcome, PATIENCE};
-use crate::config::{self, Auth, Config, Diagnostics, Location, Sources, TlsVersion};
+use crate::config::{self, Auth, Config, Diagnostics, Key, Location, RequestLimits, Service, Sources, TlsVersion};
 
 /// A part of a file can be a whole configuration. Whoever asks for a reload says that it is one.
 const WAITING: &str = "waiting 2 s for the rest of the text; `scorefront reload` takes it at once";
@@ -124,6 +124,8 @@ fn what_is_less(new: &Config, old: &Config) -> Option<String> {
         let Some(new) = services.get(&old.name) else { return Some(format!("[[service]] {}", old.name)) };
         let key = lost("primary_key_sha256", old.auth != Auth::Open, new.auth != Auth::Open);
         key.or_else(|| lost("cnames", !old.cnames.is_empty(), !new.cnames.is_empty()))
+            .or_else(|| what_keys_are_less(new, old))
+            .or_else(|| what_limits_are_less(&new.limits, &old.limits))
     });
     let is_1_3 = |config: &Config| config.tls.min_version == TlsVersion::V1_3;
     of_cnames
@@ -132,6 +134,27 @@ fn what_is_less(new: &Config, old: &Config) -> Option<String> {
         .or_else(|| lost("ticket_keys", old.tls.ticket_keys.is_some(), new.tls.ticket_keys.is_some()))
         .or_else(|| lost("default_cname", old.tls.default_cname.is_some(), new.tls.default_cname.is_some()))
         .or_else(|| lost("min_version", is_1_3(old), is_1_3(new)))
+}
+
+/// What `old` has and `new` has not, of keys and of what may be asked with them.
+fn what_keys_are_less(new: &Service, old: &Service) -> Option<String> {
+    let keys = |service: &Service| -> Vec<Key> {
+        match &service.auth {
+            Auth::Keys(keys) => keys.clone(),
+            Auth::Open => Vec::new(),
+        }
+    };
+    let new_keys = keys(new);
+    keys(old).iter().find_map(|old| match new_keys.iter().find(|new| new.name == old.name) {
+        Some(new) => what_limits_are_less(&new.limits, &old.limits),
+        None => Some(format!("key `{}`", old.name)),
+    })
+}
+
+fn what_limits_are_less(new: &RequestLimits, old: &RequestLimits) -> Option<String> {
+    let lost = |name: &str, was: bool, is: bool| (was && !is).then(|| format!("`{name}`"));
+    lost("max_requests_per_second", old.rate.is_some(), new.rate.is_some())
+        .or_else(|| lost("max_requests_in_flight", old.max_in_flight.is_some(), new.max_in_flight.is_some()))
 }
 
 #[cfg(test)]
@@ -156,6 +179,9 @@ name = "iris"
 primary_key_sha256 = "1111111111111111111111111111111111111111111111111111111111111111"
 replicas = ["http://127.0.0.1:1"]
 cnames = ["a.example.com"]
+max_requests_per_second = 5
+max_requests_in_flight = 5
+secondary_key_sha256 = "2222222222222222222222222222222222222222222222222222222222222222"
 "#;
 
     fn config(text: &str) -> Config {
@@ -176,11 +202,19 @@ cnames = ["a.example.com"]
             ("token_file", "`token_file`"),
             ("client_crl_pem", "`client_crl_pem`"),
             ("cnames", "`cnames`"),
+            ("secondary_key_sha256", "key `secondary`"),
+            ("max_requests_per_second", "`max_requests_per_second`"),
+            ("max_requests_in_flight", "`max_requests_in_flight`"),
         ] {
             let without: Vec<_> = WHOLE.lines().filter(|text| !text.starts_with(line)).collect();
             let less = what_is_less(&config(&without.join("\n")), &whole);
             assert_eq!(less.as_deref(), Some(missing));
         }
+        let key = WHOLE.to_owned() + "[[service.key]]\nname = \"batch\"\nsha256 = \"" + &"3".repeat(64) + "\"\n";
+        let limit = key.clone() + "max_requests_in_flight = 1\n";
+        assert_eq!(what_is_less(&whole, &config(&key)).as_deref(), Some("key `batch`"));
+        assert_eq!(what_is_less(&config(&key), &config(&limit)).as_deref(), Some("`max_requests_in_flight`"));
+        assert_eq!(what_is_less(&config(&limit), &whole), None);
         let more =
             WHOLE.to_owned() + "[[service]]\nname = \"open\"\nauth = false\nreplicas = [\"http://127.0.0.1:1\"]\n";
         assert_eq!(what_is_less(&config(&more), &whole), None);

@@ -165,7 +165,7 @@ impl Service {
             label: HeaderValue::from_str(&deployment.name).unwrap_or_else(|_| HeaderValue::from_static("")),
             traffic: deployment.traffic,
             paths: deployment.paths.clone(),
-            replicas: deployment.replicas.iter().filter_map(|one| replica(deployment, &one.address)).collect(),
+            replicas: deployment.source.listed().iter().filter_map(|one| replica(deployment, &one.address)).collect(),
             metrics: metrics.deployment(service.name.as_str(), &deployment.name),
         });
         Self {
@@ -185,7 +185,7 @@ impl Service {
 
     /// Whether callers need a key.
     pub fn is_keyed(&self) -> bool {
-        matches!(self.auth, Auth::Keys { .. })
+        matches!(self.auth, Auth::Keys(_))
     }
 
     fn is_served_under(&self, host: &str) -> bool {

@@ -5,18 +5,16 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::config::{Auth, KeyHash};
+use crate::config::{Auth, Key};
 
 /// Whether the caller may go on.
 pub fn is_authorized(auth: &Auth, headers: &HeaderMap) -> bool {
-    let Auth::Keys { primary, secondary } = auth else { return true };
+    let Auth::Keys(keys) = auth else { return true };
     let Some(key) = bearer(headers) else { return false };
     let hash = digest(&SHA256, key);
-    let is = |expected: &KeyHash| verify_slices_are_equal(hash.as_ref(), expected.as_bytes()).is_ok();
-    // Both are always compared, so that time tells nothing.
-    let primary = is(primary);
-    let secondary = secondary.as_ref().is_some_and(is);
-    primary | secondary
+    let is = |expected: &Key| verify_slices_are_equal(hash.as_ref(), expected.hash.as_bytes()).is_ok();
+    // All are always compared, so that time tells nothing.
+    keys.iter().fold(false, |found, key| found | is(key))
 }
 
 /// The key of the one `Authorization` field there may be.

@@ -1,101 +1,151 @@
-//! One service: who may call it, and how its deployments share the traffic.
+//! One service: who may call it ([`keys`]), and how its deployments share the traffic.
 //!
 //! What concerns several services, or the names they are served under, is checked by the parent.
 
-use std::collections::{HashMap, HashSet};
+mod keys;
 
-use crate::config::diagnostic::{Diagnostics, Location};
-use crate::config::file::{RawDeployment, RawService, RawServiceSettings, RawTarget};
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use crate::config::diagnostic::{Diagnostics, Location, nearest};
+use crate::config::file::{RawCare, RawDeployment, RawMirror, RawService, RawServiceSettings, RawTarget};
 use crate::config::protocol::{Paths, Protocol};
 use crate::config::table::{Field, Located};
-use crate::config::value::{HOW_TO_HASH, ReplicaAddress};
-use crate::config::{Auth, Deployment, Replica, Service, defaults};
+use crate::config::value::ReplicaAddress;
+use crate::config::{Auth, Deployment, HealthChecks, Mirror, Replica, Service, Source, StickyBy, defaults};
+
+/// All of the traffic, in percent.
+const ALL: u8 = 100;
+
+const ADD_REPLICAS: &str = "add replicas = [\"http://host:port\"]";
 
 /// Turns `raw` into a service, or `None` if it lacks what has no stand-in.
 pub fn resolve(raw: &RawService, defaults: &RawServiceSettings, diagnostics: &mut Diagnostics) -> Option<Service> {
-    let auth = resolve_auth(raw, defaults, diagnostics);
-    let deployments = resolve_deployments(raw, diagnostics);
+    let auth = keys::resolve_auth(raw, defaults, diagnostics);
+    check_sticky_by(raw, auth.as_ref(), diagnostics);
+    let limits = keys::resolve_limits(&raw.limits, diagnostics);
+    let deployments = resolve_deployments(raw, &defaults.care, diagnostics);
+    let mirror = raw.mirror.given().and_then(|mirror| resolve_mirror(raw, mirror, diagnostics));
     let cnames = raw.cnames.given().map(|given| given.value.iter().map(|cname| cname.value.clone()).collect());
     let settings = &raw.settings;
     Some(Service {
         name: raw.name.as_ref()?.value.clone(),
         cnames: cnames.unwrap_or_default(),
         auth: auth?,
-        scoring_timeout: choose(&settings.scoring_timeout, &defaults.scoring_timeout, defaults::SCORING_TIMEOUT),
-        max_body: choose(&settings.max_body, &defaults.max_body, defaults::MAX_BODY),
-        error_format: choose(&settings.error_format, &defaults.error_format, defaults::ERROR_FORMAT),
+        scoring_timeout: choose([&settings.scoring_timeout, &defaults.scoring_timeout], defaults::SCORING_TIMEOUT),
+        max_body: choose([&settings.max_body, &defaults.max_body], defaults::MAX_BODY),
+        error_format: choose([&settings.error_format, &defaults.error_format], defaults::ERROR_FORMAT),
+        max_queue_wait: choose([&settings.max_queue_wait, &defaults.max_queue_wait], defaults::MAX_QUEUE_WAIT),
+        max_queue: choose([&settings.max_queue, &defaults.max_queue], defaults::MAX_QUEUE),
+        limits,
+        sticky_by: raw.sticky_by.given().map(|given| given.value.clone()),
+        mirror,
         deployments,
     })
 }
 
-/// The service's own value, else that of `[defaults]`, else the built-in one.
-fn choose<T: Copy>(own: &Field<T>, common: &Field<T>, built_in: T) -> T {
-    own.given().or(common.given()).map_or(built_in, |given| given.value)
+/// The first of the values that is there, else the built-in one. The nearest to what it is for comes first: a
+/// deployment's own, then the service's, then that of `[defaults]`.
+fn choose<T: Copy, const N: usize>(fields: [&Field<T>; N], built_in: T) -> T {
+    fields.into_iter().find_map(Field::given).map_or(built_in, |given| given.value)
 }
 
-fn resolve_auth(raw: &RawService, defaults: &RawServiceSettings, diagnostics: &mut Diagnostics) -> Option<Auth> {
-    let asked = match (&raw.settings.auth, &defaults.auth) {
-        (Field::Invalid, _) | (Field::Absent, Field::Invalid) => return None,
-        (own, common) => choose(own, common, defaults::AUTH),
+fn check_sticky_by(raw: &RawService, auth: Option<&Auth>, diagnostics: &mut Diagnostics) {
+    if let (Some(Located { value: StickyBy::Key, at }), Some(Auth::Open)) = (raw.sticky_by.given(), auth) {
+        let message = format!("`sticky_by`: {} takes calls without a key, so there is none to go by", label(raw));
+        diagnostics.error_with(at.clone(), message, "write \"address\" or \"header:<name>\", or set auth = true");
+    }
+}
+
+fn resolve_mirror(raw: &RawService, mirror: &Located<RawMirror>, diagnostics: &mut Diagnostics) -> Option<Mirror> {
+    match &raw.deployments {
+        Field::Given(deployments) => check_mirrored(raw, &mirror.value, &deployments.value, diagnostics),
+        Field::Absent => {
+            let message = format!("`mirror`: {} has no [[service.deployment]] to mirror to", label(raw));
+            let remedy = "give it [[service.deployment]] tables, the one that is mirrored to with traffic = 0";
+            diagnostics.error_with(mirror.at.clone(), message, remedy);
+        }
+        Field::Invalid => {}
+    }
+    let RawMirror { deployment, percent } = &mirror.value;
+    Some(Mirror { deployment: deployment.as_ref()?.value.as_str().to_owned(), percent: percent.as_ref()?.value })
+}
+
+fn check_mirrored(
+    service: &RawService,
+    mirror: &RawMirror,
+    deployments: &[RawDeployment],
+    diagnostics: &mut Diagnostics,
+) {
+    let names: Option<Vec<_>> =
+        deployments.iter().map(|raw| raw.name.as_ref().map(|name| name.value.as_str())).collect();
+    let (Some(Located { value: wanted, at }), Some(names)) = (&mirror.deployment, names) else {
+        return;
     };
-    let (primary, secondary) = (&raw.primary_key_sha256, &raw.secondary_key_sha256);
-    if !asked {
-        for (key, field) in [("primary_key_sha256", primary), ("secondary_key_sha256", secondary)] {
-            if let Some(Located { at, .. }) = field.given() {
-                let message = format!("`{key}` has no effect: {} takes calls without a key", label(raw));
-                diagnostics.warning_with(at.clone(), message, "delete it, or set auth = true");
-            }
-        }
-        return Some(Auth::Open);
+    let wanted = wanted.as_str();
+    let Some(mirrored) = names.iter().position(|name| *name == wanted).and_then(|index| deployments.get(index)) else {
+        let message = format!("`mirror`: {} has no deployment `{wanted}`", label(service));
+        let remedy = match nearest(wanted, names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "add a [[service.deployment]] of that name with traffic = 0".to_owned(),
+        };
+        diagnostics.error_with(at.clone(), message, remedy);
+        return;
+    };
+    let traffic = match &mirrored.traffic {
+        Field::Given(traffic) => traffic.value,
+        Field::Absent if deployments.len() == 1 => ALL,
+        // Reported as missing, or as wrong.
+        Field::Absent | Field::Invalid => return,
+    };
+    if traffic > 0 {
+        let message = format!(
+            "`mirror`: deployment `{wanted}` has {traffic} % of the traffic: it is live or mirrored to, not both"
+        );
+        diagnostics.error_with(at.clone(), message, "mirror to a deployment with traffic = 0");
     }
-    if primary.is_absent() {
-        let message = format!("{} asks for a key and has no `primary_key_sha256`", label(raw));
-        let remedy =
-            format!("add the 64 digits that this prints: {HOW_TO_HASH}; or set auth = false to let everybody call it");
-        diagnostics.error_with(raw.at.clone(), message, remedy);
-    }
-    let primary = primary.given()?;
-    if let Some(secondary) = secondary.given()
-        && secondary.value.as_bytes() == primary.value.as_bytes()
-    {
-        let message = "`secondary_key_sha256` is the same as the primary: neither can be replaced while callers use it";
-        diagnostics.warning_with(secondary.at.clone(), message, "make a second key, or delete this one");
-    }
-    Some(Auth::Keys {
-        primary: primary.value.clone(),
-        secondary: secondary.given().map(|secondary| secondary.value.clone()),
-    })
 }
 
-fn resolve_deployments(raw: &RawService, diagnostics: &mut Diagnostics) -> Vec<Deployment> {
-    match (&raw.target.replicas, &raw.deployments) {
-        (_, Field::Given(deployments)) => {
+fn resolve_deployments(raw: &RawService, common: &RawCare, diagnostics: &mut Diagnostics) -> Vec<Deployment> {
+    match &raw.deployments {
+        Field::Given(deployments) => {
             refuse_short_form(raw, diagnostics);
-            resolve_written_deployments(raw, &deployments.value, diagnostics)
+            resolve_written_deployments(raw, &deployments.value, common, diagnostics)
         }
-        (Field::Absent, Field::Absent) => {
+        Field::Invalid => Vec::new(),
+        Field::Absent if raw.target.replicas.is_absent() && raw.target.dns.is_absent() => {
             let message = format!("{} has no replicas", label(raw));
-            let remedy = "add replicas = [\"http://host:port\"], or [[service.deployment]] tables";
+            let remedy =
+                "add replicas = [\"http://host:port\"], or dns = \"host:port\", or [[service.deployment]] tables";
             diagnostics.error_with(raw.at.clone(), message, remedy);
             Vec::new()
         }
-        (_, Field::Invalid) => Vec::new(),
-        (_, Field::Absent) => {
+        Field::Absent => {
+            let (paths, source) = resolve_target(raw, &raw.target, &raw.at, diagnostics);
+            let (max_concurrent_requests, health) = resolve_care([&raw.settings.care, common]);
             let name = defaults::DEPLOYMENT_NAME.to_owned();
-            let (paths, replicas) = resolve_target(raw, &raw.target, &raw.at, diagnostics);
-            vec![Deployment { name, traffic: 100, paths, replicas }]
+            vec![Deployment { name, traffic: ALL, paths, max_concurrent_requests, health, source }]
         }
     }
 }
 
+/// The nearest to the deployment comes first.
+fn resolve_care<const N: usize>(raw: [&RawCare; N]) -> (usize, HealthChecks) {
+    let max = choose(raw.map(|raw| &raw.max_concurrent_requests), defaults::MAX_CONCURRENT_REQUESTS);
+    let interval = choose(raw.map(|raw| &raw.health_interval), defaults::HEALTH_INTERVAL);
+    let timeout = choose(raw.map(|raw| &raw.health_timeout), defaults::HEALTH_TIMEOUT);
+    (max, HealthChecks { interval: Some(interval).filter(|interval| *interval != Duration::ZERO), timeout })
+}
+
 fn refuse_short_form(raw: &RawService, diagnostics: &mut Diagnostics) {
-    let RawTarget { protocol, path, health_path, model, replicas } = &raw.target;
+    let RawTarget { protocol, path, health_path, model, replicas, dns } = &raw.target;
     let given = [
         ("protocol", protocol.given().map(|given| &given.at)),
         ("path", path.given().map(|given| &given.at)),
         ("health_path", health_path.given().map(|given| &given.at)),
         ("model", model.given().map(|given| &given.at)),
         ("replicas", replicas.given().map(|given| &given.at)),
+        ("dns", dns.given().map(|given| &given.at)),
     ];
     for (key, at) in given {
         if let Some(at) = at {
@@ -109,13 +159,14 @@ fn refuse_short_form(raw: &RawService, diagnostics: &mut Diagnostics) {
 fn resolve_written_deployments(
     service: &RawService,
     deployments: &[RawDeployment],
+    common: &RawCare,
     diagnostics: &mut Diagnostics,
 ) -> Vec<Deployment> {
     check_shares(service, deployments, diagnostics);
     let mut seen: HashMap<&str, &Location> = HashMap::new();
     let mut resolved = Vec::new();
     for raw in deployments {
-        let (paths, replicas) = resolve_target(service, &raw.target, &raw.at, diagnostics);
+        let (paths, source) = resolve_target(service, &raw.target, &raw.at, diagnostics);
         let Some(Located { value: name, at }) = &raw.name else {
             continue;
         };
@@ -124,8 +175,10 @@ fn resolve_written_deployments(
             let message = format!("{} has a deployment `{}` already, at {first}", label(service), name.as_str());
             diagnostics.error_with(at.clone(), message, "rename or delete one of the two");
         }
-        let traffic = raw.traffic.given().map_or(100, |traffic| traffic.value);
-        resolved.push(Deployment { name: name.as_str().to_owned(), traffic, paths, replicas });
+        let traffic = raw.traffic.given().map_or(ALL, |traffic| traffic.value);
+        let (max_concurrent_requests, health) = resolve_care([&raw.care, &service.settings.care, common]);
+        let name = name.as_str().to_owned();
+        resolved.push(Deployment { name, traffic, paths, max_concurrent_requests, health, source });
     }
     resolved
 }
@@ -166,7 +219,7 @@ fn resolve_target(
     raw: &RawTarget,
     at: &Location,
     diagnostics: &mut Diagnostics,
-) -> (Paths, Vec<Replica>) {
+) -> (Paths, Source) {
     let protocol = raw.protocol.given().map_or(Protocol::AzureMl, |protocol| protocol.value);
     if let Some(Located { at, .. }) = raw.model.given()
         && !protocol.names_the_model()
@@ -183,22 +236,32 @@ fn resolve_target(
         health: raw.health_path.given().map_or(preset.health, |path| path.value.clone()),
         swagger: preset.swagger,
     };
-    (paths, resolve_replicas(raw, at, diagnostics))
+    (paths, resolve_source(raw, at, diagnostics))
 }
 
-fn resolve_replicas(raw: &RawTarget, at: &Location, diagnostics: &mut Diagnostics) -> Vec<Replica> {
-    const REMEDY: &str = "add replicas = [\"http://host:port\"]";
-    let replicas = match &raw.replicas {
-        Field::Given(replicas) => replicas,
-        Field::Invalid => return Vec::new(),
-        Field::Absent => {
-            diagnostics.error_with(at.clone(), "`replicas` is missing in [[service.deployment]]", REMEDY);
-            return Vec::new();
+fn resolve_source(raw: &RawTarget, at: &Location, diagnostics: &mut Diagnostics) -> Source {
+    let dns = raw.dns.given().map(|Located { value, at }| (value.clone(), at.clone()));
+    match (&raw.replicas, dns) {
+        (Field::Given(_), Some((_, at))) => {
+            let message = "`dns` stands beside `replicas`: they are either listed or looked up";
+            diagnostics.error_with(at, message, "delete one of the two");
+            Source::Static(Vec::new())
         }
-    };
+        (_, Some((target, at))) => Source::Dns { target, at },
+        (Field::Given(replicas), None) => Source::Static(resolve_replicas(replicas, diagnostics)),
+        (Field::Absent, None) if raw.dns.is_absent() => {
+            let message = "neither `replicas` nor `dns` is in [[service.deployment]]";
+            diagnostics.error_with(at.clone(), message, format!("{ADD_REPLICAS}, or dns = \"host:port\""));
+            Source::Static(Vec::new())
+        }
+        (Field::Absent | Field::Invalid, None) => Source::Static(Vec::new()),
+    }
+}
+
+fn resolve_replicas(replicas: &Located<Vec<Located<ReplicaAddress>>>, diagnostics: &mut Diagnostics) -> Vec<Replica> {
     if replicas.value.is_empty() {
         let message = "`replicas`: expected at least one address, found an empty list";
-        diagnostics.error_with(replicas.at.clone(), message, REMEDY);
+        diagnostics.error_with(replicas.at.clone(), message, ADD_REPLICAS);
     }
     let mut seen: HashSet<&ReplicaAddress> = HashSet::new();
     for Located { value: address, at } in &replicas.value {

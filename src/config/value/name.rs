@@ -1,4 +1,4 @@
-//! The names of services and deployments: both stand in URIs, header fields and metrics, so both are plain.
+//! The names of services, deployments and keys: they stand in URIs, header fields, metrics and logs, so all are plain.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -58,20 +58,41 @@ impl DeploymentName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    fn is_sound(text: &str) -> bool {
-        text.len() <= LONGEST && is_plain(text, b"-")
-    }
 }
 
 impl FromStr for DeploymentName {
     type Err = Problem;
 
     fn from_str(text: &str) -> Result<Self, Problem> {
-        const RULE: &str = "1 to 32 of a-z, 0-9 and \"-\", beginning with a letter and not ending in \"-\"";
-        let sound = Self::is_sound(text);
-        if sound { Ok(Self(text.to_owned())) } else { Err(problem(text, "a deployment name", RULE, Self::is_sound)) }
+        let sound = is_short_name(text);
+        if sound { Ok(Self(text.to_owned())) } else { Err(problem(text, "a deployment name", SHORT, is_short_name)) }
     }
+}
+
+/// A key's name, unique in its service and written like a deployment's. It is no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyName(String);
+
+impl KeyName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for KeyName {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let sound = is_short_name(text);
+        if sound { Ok(Self(text.to_owned())) } else { Err(problem(text, "a key's name", SHORT, is_short_name)) }
+    }
+}
+
+/// The rule of [`is_short_name`], as messages tell it.
+const SHORT: &str = "1 to 32 of a-z, 0-9 and \"-\", beginning with a letter and not ending in \"-\"";
+
+fn is_short_name(text: &str) -> bool {
+    text.len() <= LONGEST && is_plain(text, b"-")
 }
 
 /// Lower case letters and digits, with `inside` between them; a letter first.
