@@ -303,7 +303,7 @@ pub struct HealthChecks {
 }
 
 /// Where a deployment's replicas come from.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The operator lists them; each once.
     Static(Vec<Replica>),
@@ -322,7 +322,7 @@ impl Source {
 }
 
 /// One container address, and where it is written.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     pub address: ReplicaAddress,
     pub at: Location,

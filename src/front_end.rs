@@ -214,7 +214,9 @@ impl Published {
         if !Arc::ptr_eq(&self.config.load(), config) {
             self.config.store(Arc::clone(config));
             let before = self.catalog.load_full();
-            self.catalog.store(Arc::new(Catalog::new(config, self.https_port, &self.metrics, Some(&before))));
+            let catalog = Arc::new(Catalog::new(config, self.https_port, &self.metrics, Some(&before)));
+            self.catalog.store(Arc::clone(&catalog));
+            catalog.take_effect(&before);
         }
     }
 }

@@ -3,11 +3,12 @@
 //! A request's way through the rooms:
 //!
 //! ```text
-//! listener ─ tls ─ connection ─ scoring ─ upstream ─ container
+//! listener ─ tls ─ connection ─ scoring ─ scheduling ─ upstream ─ container
 //! ```
 //!
 //! [`listener`] accepts, [`tls`] ends TLS by the certificate of the CNAME asked for, [`connection`] speaks HTTP and
-//! bounds every wait on the caller, [`scoring`] decides what a request means, [`upstream`] carries it to a replica. A
+//! bounds every wait on the caller, [`scoring`] decides what a request means, [`scheduling`] which replica answers it
+//! and when, [`upstream`] carries it there. A
 //! room knows those that lie further down the way, and of those before it at most a small type they hand on, such as
 //! what a handshake settled.
 //!
@@ -24,6 +25,7 @@ pub mod environment;
 pub mod front_end;
 pub mod listener;
 pub mod reload;
+pub mod scheduling;
 pub mod scoring;
 pub mod shutdown;
 pub mod telemetry;

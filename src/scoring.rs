@@ -1,13 +1,15 @@
-//! The way of a scoring request, top to bottom: host, route, key, limits, deployment, replica, answer.
+//! The way of a scoring request, top to bottom: host, route, key, limits, deployment, permit or queue, replica, answer.
 //!
 //! Everything a caller can do wrong becomes a [`Refusal`] here and a response in `observe`. Bytes of bodies only
 //! pass through ([`body`]); sockets are the business of [`crate::connection`] on one side and [`crate::upstream`] on
 //! the other.
 
+mod attempt;
 pub mod body;
 pub mod caller;
 mod caller_certificate;
 pub mod catalog;
+mod dispatch;
 pub mod error;
 pub mod exchange;
 pub mod headers;
@@ -25,13 +27,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 use tower::{Service, ServiceBuilder};
 
+use self::attempt::Attempt;
 use self::body::{RequestBody, ResponseBody};
 use self::caller::Caller;
 use self::catalog::{Catalog, Deployment, ServiceRef};
@@ -40,16 +43,13 @@ use self::exchange::{Exchange, Upload};
 use self::headers::{AZUREML_MODEL_DEPLOYMENT, MAX_FIELDS, X_REQUEST_TIMEOUT_MS};
 use self::host::Host;
 use self::observe::Call;
-use self::route::Route;
+use self::route::{Resource, Route};
 use self::worker::Worker;
 use crate::config::{HttpWhenTls, TlsStatus};
-use crate::upstream::{self, AnswerBody, Failure, replica};
+use crate::upstream::AnswerBody;
 
 pub use id::RequestId;
 pub use observe::Observe;
-
-/// How often a request may go to another replica after one could not be reached.
-const RETRIES: usize = 1;
 
 /// The request path for the calls of one connection.
 pub fn service(worker: Rc<Worker>, caller: Rc<Caller>) -> Observe<Score> {
@@ -96,7 +96,7 @@ fn decide(request: Request<Incoming>, exchange: &Rc<Exchange>) -> Result<(Reques
     let route = Route::parse(head.uri.path())?;
     let service = ServiceRef::find(&catalog, route.service, &host.name)
         .ok_or_else(|| Refusal::service_not_found(route.service))?;
-    let service = exchange.service.get_or_init(|| service);
+    let service = exchange.route(service);
     route.resource.check_method(&head.method)?;
 
     if !key::is_authorized(&service.auth, &head.headers) {
@@ -111,8 +111,7 @@ fn decide(request: Request<Incoming>, exchange: &Rc<Exchange>) -> Result<(Reques
     let deployment = exchange.choose(deployment(service, &head.headers)?);
     let deployment = deployment.ok_or_else(|| Refusal::no_ready_replicas(&service.name))?;
 
-    let target = Uri::try_from(route.resource.target(&deployment.paths, head.uri.query()))
-        .map_err(|_| Refusal::bad_request("The path cannot be passed on to the replica."))?;
+    let target = target(route.resource, &head.uri, deployment)?;
     let unknown_length = !body.is_end_stream() && body.size_hint().exact().is_none();
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
@@ -132,17 +131,14 @@ async fn carry(
     request: Request<RequestBody>,
     timeout: Duration,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    let (Some(service), Some(deployment)) = (exchange.service.get(), exchange.deployment()) else {
-        return Err(Refusal::not_found());
-    };
     let deadline = exchange.started + timeout;
     let mut alarm = Box::pin(sleep_until(deadline));
     let answer = tokio::select! {
         biased;
-        answer = ask(&exchange, service, deployment, request, deadline) => answer?,
+        answer = dispatch::dispatch(&exchange, request, deadline) => answer?,
         () = alarm.as_mut() => return Err(out_of_time(&exchange, timeout)),
     };
-    Ok(to_caller(answer, deployment, timeout, alarm))
+    Ok(to_caller(answer, exchange.deployment(), timeout, alarm))
 }
 
 /// Refuses plain HTTP while TLS is enabled, names the served certificate does not prove, and names for which the caller
@@ -215,50 +211,10 @@ fn deployment(service: &ServiceRef, headers: &HeaderMap) -> Result<usize, Refusa
     }
 }
 
-/// Asks the least busy replica, and once another one if nothing of the request left this process.
-async fn ask(
-    exchange: &Exchange,
-    service: &ServiceRef,
-    deployment: &Deployment,
-    mut request: Request<RequestBody>,
-    deadline: Instant,
-) -> Result<Response<AnswerBody<RequestBody>>, Refusal> {
-    let mut unreachable = None;
-    exchange.asked.set(Some(Instant::now()));
-    for _ in 0..=RETRIES {
-        let Some(replica) = replica::least_busy(&deployment.replicas, unreachable) else { break };
-        request.headers_mut().insert(HOST, replica.authority().clone());
-        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-        request.headers_mut().insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX)));
-        match upstream::send(&exchange.worker.pool, replica, request, &exchange.times).await {
-            Ok(answer) => {
-                let _ = exchange.replica.set(replica.clone());
-                // A replica was never asked to change the protocol, so this is no answer to the request.
-                if answer.status().is_informational() {
-                    return Err(Refusal::replica_closed());
-                }
-                return Ok(answer);
-            }
-            Err(Failure::Unsent { request: unsent, cause }) => {
-                tracing::debug!(service = &*service.name, replica = %replica.address(), %cause, "replica unreachable");
-                exchange.metrics().retries.increment();
-                request = unsent;
-                unreachable = Some(&**replica);
-            }
-            Err(Failure::Sent(cause)) => {
-                let _ = exchange.replica.set(replica.clone());
-                return Err(match exchange.upload.get() {
-                    Upload::TooLarge => Refusal::body_too_large(service.max_body),
-                    Upload::Broken => Refusal::bad_request("The request body is malformed or broke off."),
-                    Upload::Reading | Upload::Complete => {
-                        tracing::debug!(service = &*service.name, replica = %replica.address(), %cause, "no answer");
-                        Refusal::replica_closed()
-                    }
-                });
-            }
-        }
-    }
-    Err(Refusal::no_ready_replicas(&service.name))
+/// The path and query to ask a replica of `deployment` for, where the caller asked for `resource` by `uri`.
+fn target(resource: Resource<'_>, uri: &Uri, deployment: &Deployment) -> Result<Uri, Refusal> {
+    Uri::try_from(resource.target(&deployment.paths, uri.query()))
+        .map_err(|_| Refusal::bad_request("The path cannot be passed on to the replica."))
 }
 
 /// Whose fault it is that time ran out decides what the caller is told.
@@ -273,14 +229,16 @@ fn out_of_time(exchange: &Exchange, timeout: Duration) -> Refusal {
 /// The answer as the caller gets it. From here on the timeout bounds each silence of the replica, so that a stream of
 /// events may go on as long as it lives.
 fn to_caller(
-    answer: Response<AnswerBody<RequestBody>>,
-    deployment: &Deployment,
+    answer: Response<AnswerBody<RequestBody, Attempt>>,
+    deployment: Option<&Deployment>,
     timeout: Duration,
     alarm: Pin<Box<Sleep>>,
 ) -> Response<ResponseBody> {
     let mut response = answer.map(|body| ResponseBody::replica(body, timeout, alarm));
     *response.version_mut() = Version::default();
     headers::clean_answer(response.headers_mut());
-    response.headers_mut().insert(AZUREML_MODEL_DEPLOYMENT, deployment.label.clone());
+    if let Some(deployment) = deployment {
+        response.headers_mut().insert(AZUREML_MODEL_DEPLOYMENT, deployment.label.clone());
+    }
     response
 }

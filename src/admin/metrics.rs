@@ -93,7 +93,7 @@ impl Snapshot {
             ("request_body_bytes", "Bytes of request bodies", |part| &part.request_bytes),
             ("response_body_bytes", "Bytes of response bodies", |part| &part.response_bytes),
             ("unreachable_replicas", "Attempts to reach a replica that failed before anything was sent", |part| {
-                &part.retries
+                &part.unreachable
             }),
         ] {
             let mut family = counter(encoder, name, help)?;
@@ -233,11 +233,11 @@ impl Snapshot {
         let mut family = gauge(encoder, "replica_requests_in_flight", "Requests that are with a replica now")?;
         for service in self.catalog.services() {
             for deployment in service.deployments() {
-                for replica in &deployment.replicas {
-                    let address = replica.address().to_string();
+                for view in deployment.replicas.views() {
+                    let address = view.replica.endpoint().address().to_string();
                     let labels =
                         [("service", &*service.name), ("deployment", &*deployment.name), ("replica", address.as_str())];
-                    let in_flight = u64::try_from(replica.in_flight()).unwrap_or(u64::MAX);
+                    let in_flight = u64::try_from(view.replica.in_flight()).unwrap_or(u64::MAX);
                     family.encode_family(&labels)?.encode_gauge(&as_gauge(in_flight))?;
                 }
             }

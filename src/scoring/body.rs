@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::attempt::Attempt;
 use super::exchange::{Ending, Exchange, Upload};
 use crate::upstream::AnswerBody;
 
@@ -125,7 +126,7 @@ enum Source {
     /// A short text of our own.
     Own(Bytes),
     Replica {
-        answer: AnswerBody<RequestBody>,
+        answer: AnswerBody<RequestBody, Attempt>,
         /// How long the replica may be silent between two parts.
         patience: Duration,
         /// Rings at the earliest when the silence may be over; set anew only then, not for each part.
@@ -142,7 +143,7 @@ impl ResponseBody {
     }
 
     /// `alarm` is a timer the request no longer needs; it is used again here.
-    pub fn replica(answer: AnswerBody<RequestBody>, patience: Duration, alarm: Pin<Box<Sleep>>) -> Self {
+    pub fn replica(answer: AnswerBody<RequestBody, Attempt>, patience: Duration, alarm: Pin<Box<Sleep>>) -> Self {
         Self {
             source: Source::Replica { answer, patience, alarm, last_part: Instant::now(), broken: None },
             exchange: None,

@@ -1,17 +1,19 @@
 //! What the request path knows of the configuration: one snapshot, replaced whole when anything in it changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::config::{self, Auth, CnamePattern, ErrorFormat, HttpWhenTls, Limits, Paths, ReplicaAddress, TlsStatus};
+use crate::config::{
+    self, Auth, CnamePattern, ErrorFormat, HealthChecks, HttpWhenTls, Limits, Paths, Source, TlsStatus,
+};
+use crate::scheduling::{Queue, Replicas, Settings};
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics};
 use crate::tls::NameTable;
-use crate::upstream::Replica;
 
 /// Every service, and what holds for requests that belong to none.
 #[derive(Debug)]
@@ -26,8 +28,9 @@ pub struct Catalog {
     guards: NameTable<Guard>,
     services: Vec<Service>,
     by_name: HashMap<Box<str>, usize>,
-    /// Replicas that are no longer part of it and have requests in flight: one that comes back is the same one.
-    departed: HashMap<ReplicaKey, Weak<Replica>>,
+    /// Deployments that are no longer part of it and have requests in flight: one that comes back finds its replicas as
+    /// busy as they are.
+    departed: Known,
 }
 
 /// Whether callers have to show a certificate, and under which CNAME.
@@ -48,6 +51,9 @@ pub struct Service {
     /// Bytes.
     pub max_body: u64,
     pub error_format: ErrorFormat,
+    pub max_queue_wait: Duration,
+    max_queue: usize,
+    pub queue: Arc<Queue>,
     deployments: Vec<Deployment>,
 }
 
@@ -60,17 +66,23 @@ pub struct Deployment {
     /// Percent of the service's requests.
     traffic: u8,
     pub paths: Paths,
-    pub replicas: Vec<Arc<Replica>>,
+    pub health: HealthChecks,
+    pub source: Source,
+    settings: Settings,
+    pub replicas: Arc<Replicas>,
     pub metrics: Arc<DeploymentMetrics>,
 }
 
 impl Catalog {
     /// Makes the snapshot that `config` describes. `https_port` is the port that was bound, which may differ from the
-    /// one configured when that is 0. A replica that was in `before` too is the same one, with its requests in flight.
+    /// one configured when that is 0. What was in `before` too goes on as it is until [`Catalog::take_effect`]: replicas
+    /// with their permits, queues with those who wait.
     pub fn new(config: &config::Config, https_port: u16, metrics: &Metrics, before: Option<&Self>) -> Self {
-        let known = before.map(Self::replicas).unwrap_or_default();
-        let services: Vec<_> = config.services.iter().map(|service| Service::new(service, metrics, &known)).collect();
+        let mut known = before.map(Self::known).unwrap_or_default();
+        let services: Vec<_> =
+            config.services.iter().map(|service| Service::new(service, metrics, &mut known)).collect();
         let by_name = services.iter().enumerate().map(|(index, service)| (service.name.clone(), index)).collect();
+        known.retain(|_, replicas| replicas.is_busy());
         Self {
             tls_status: config.tls.status,
             http_when_tls: config.frontend.http_when_tls,
@@ -78,9 +90,25 @@ impl Catalog {
             error_format: config.error_format,
             limits: config.limits.clone(),
             guards: guards(config),
-            departed: departed(known, &services),
+            departed: known,
             services,
             by_name,
+        }
+    }
+
+    /// Has the queues and replicas that were in `before` too follow this snapshot, once it has taken the other's place.
+    /// Who waits for what is gone looks for it here.
+    pub fn take_effect(&self, before: &Self) {
+        let mut gone = before.known();
+        for service in &self.services {
+            service.queue.set_max(service.max_queue);
+            for deployment in &service.deployments {
+                deployment.take_effect();
+                gone.remove(&(service.name.clone(), deployment.name.clone()));
+            }
+        }
+        for replicas in gone.values() {
+            replicas.set_closed(true);
         }
     }
 
@@ -92,9 +120,12 @@ impl Catalog {
         self.guards.find(Some(host)).filter(|guard| guard.asks_for_certificate).map(|guard| &guard.cname)
     }
 
-    fn replicas(&self) -> Known {
-        let departed = self.departed.iter().filter_map(|(key, replica)| Some((key.clone(), replica.upgrade()?)));
-        departed.chain(replicas(&self.services)).collect()
+    fn known(&self) -> Known {
+        let present = self.services.iter().flat_map(|service| {
+            let key = |deployment: &Deployment| (service.name.clone(), deployment.name.clone());
+            service.deployments.iter().map(move |deployment| (key(deployment), Arc::clone(&deployment.replicas)))
+        });
+        self.departed.iter().map(|(key, replicas)| (key.clone(), Arc::clone(replicas))).chain(present).collect()
     }
 
     /// No service at all.
@@ -109,7 +140,7 @@ impl Catalog {
             guards: NameTable::default(),
             services: Vec::new(),
             by_name: HashMap::new(),
-            departed: HashMap::new(),
+            departed: Known::new(),
         }
     }
 
@@ -118,26 +149,8 @@ impl Catalog {
     }
 }
 
-/// Service, deployment and address.
-type ReplicaKey = (Box<str>, Box<str>, ReplicaAddress);
-
-type Known = HashMap<ReplicaKey, Arc<Replica>>;
-
-fn replicas(services: &[Service]) -> impl Iterator<Item = (ReplicaKey, Arc<Replica>)> {
-    let deployments = services.iter().flat_map(|service| service.deployments.iter().map(move |one| (service, one)));
-    deployments.flat_map(|(service, deployment)| {
-        let key = |replica: &Replica| (service.name.clone(), deployment.name.clone(), replica.address().clone());
-        deployment.replicas.iter().map(move |replica| (key(replica), Arc::clone(replica)))
-    })
-}
-
-fn departed(mut known: Known, services: &[Service]) -> HashMap<ReplicaKey, Weak<Replica>> {
-    for (key, _) in replicas(services) {
-        known.remove(&key);
-    }
-    let busy = known.into_iter().filter(|(_, replica)| replica.in_flight() > 0);
-    busy.map(|(key, replica)| (key, Arc::downgrade(&replica))).collect()
-}
+/// Replicas by service and deployment.
+type Known = BTreeMap<(Box<str>, Box<str>), Arc<Replicas>>;
 
 fn guards(config: &config::Config) -> NameTable<Guard> {
     let mut guards = NameTable::default();
@@ -155,27 +168,26 @@ fn guards(config: &config::Config) -> NameTable<Guard> {
 }
 
 impl Service {
-    fn new(service: &config::Service, metrics: &Metrics, known: &Known) -> Self {
-        let replica = |deployment: &config::Deployment, address: &ReplicaAddress| {
-            let key = (service.name.as_str().into(), deployment.name.as_str().into(), address.clone());
-            known.get(&key).map(Arc::clone).or_else(|| Replica::new(address.clone()))
-        };
-        let deployments = service.deployments.iter().map(|deployment| Deployment {
-            name: deployment.name.as_str().into(),
-            label: HeaderValue::from_str(&deployment.name).unwrap_or_else(|_| HeaderValue::from_static("")),
-            traffic: deployment.traffic,
-            paths: deployment.paths.clone(),
-            replicas: deployment.source.listed().iter().filter_map(|one| replica(deployment, &one.address)).collect(),
-            metrics: metrics.deployment(service.name.as_str(), &deployment.name),
+    fn new(service: &config::Service, metrics: &Metrics, known: &mut Known) -> Self {
+        let name = service.name.as_str();
+        let queue = known.iter().find(|((service, _), _)| &**service == name);
+        let queue = queue.map(|(_, replicas)| Arc::clone(replicas.lane().queue()));
+        let queue = queue.unwrap_or_else(|| Arc::new(Queue::new(service.max_queue)));
+        let deployments = service.deployments.iter().map(|deployment| {
+            let known = known.remove(&(name.into(), deployment.name.as_str().into()));
+            Deployment::new(name, deployment, metrics, &queue, known)
         });
         Self {
-            name: service.name.as_str().into(),
+            name: name.into(),
             cnames: service.cnames.clone(),
             auth: service.auth.clone(),
             scoring_timeout: service.scoring_timeout,
             max_body: service.max_body,
             error_format: service.error_format,
+            max_queue_wait: service.max_queue_wait,
+            max_queue: service.max_queue,
             deployments: deployments.collect(),
+            queue,
         }
     }
 
@@ -206,6 +218,51 @@ impl Service {
     }
 }
 
+impl Deployment {
+    fn new(
+        service: &str,
+        deployment: &config::Deployment,
+        metrics: &Metrics,
+        queue: &Arc<Queue>,
+        known: Option<Arc<Replicas>>,
+    ) -> Self {
+        let name = deployment.name.as_str();
+        let settings =
+            Settings { limit: deployment.max_concurrent_requests, look_interval: deployment.health.interval };
+        let is_new = known.is_none();
+        let made = Self {
+            name: name.into(),
+            label: HeaderValue::from_str(name).unwrap_or_else(|_| HeaderValue::from_static("")),
+            traffic: deployment.traffic,
+            paths: deployment.paths.clone(),
+            health: deployment.health,
+            source: deployment.source.clone(),
+            settings,
+            replicas: known.unwrap_or_else(|| Arc::new(Replicas::new(service, name, Arc::clone(queue), settings))),
+            metrics: metrics.deployment(service, name),
+        };
+        if is_new {
+            // Nobody else knows it yet, and its first request is not to find it empty.
+            made.take_effect();
+        }
+        made
+    }
+
+    fn take_effect(&self) {
+        self.replicas.configure(self.settings);
+        if let Source::Static(replicas) = &self.source {
+            let addresses: Vec<_> = replicas.iter().map(|replica| replica.address.clone()).collect();
+            self.replicas.set(&addresses);
+        }
+        self.replicas.set_closed(false);
+    }
+
+    /// Requests so far, from all threads.
+    pub fn requests(&self) -> u64 {
+        self.metrics.threads().iter().map(|part| part.started.get()).sum()
+    }
+}
+
 /// One thread's hold on a snapshot. Requests count their hold on it here, so that threads do not fight over one
 /// reference count.
 pub type LocalCatalog = Rc<Arc<Catalog>>;
@@ -220,9 +277,13 @@ pub struct ServiceRef {
 impl ServiceRef {
     /// The service of this name, if it is served under `host`.
     pub fn find(catalog: &LocalCatalog, name: &str, host: &str) -> Option<Self> {
+        Self::named(catalog, name).filter(|found| found.is_served_under(host))
+    }
+
+    /// The service of this name, whatever it is served under.
+    pub fn named(catalog: &LocalCatalog, name: &str) -> Option<Self> {
         let index = *catalog.by_name.get(name)?;
-        let found = Self { catalog: Rc::clone(catalog), index };
-        found.is_served_under(host).then_some(found)
+        Some(Self { catalog: Rc::clone(catalog), index })
     }
 }
 

@@ -2,9 +2,10 @@
 //! callers compare them.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
@@ -12,6 +13,9 @@ use super::body::ResponseBody;
 use super::headers::MAX_FIELDS;
 use crate::config::ErrorFormat;
 use crate::telemetry::metrics::REFUSALS;
+
+/// The longest time that a caller is asked to stay away, in seconds.
+const LONGEST_RETRY_AFTER: u64 = 3_600;
 
 /// A machine's word for what went wrong; `error.code` in the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,7 @@ pub enum Code {
     Misdirected,
     NoReadyReplicas,
     NotFound,
+    Overloaded,
     ReplicaClosed,
     RequestTimeout,
     ScoringTimeout,
@@ -44,6 +49,7 @@ impl Code {
         Self::Misdirected,
         Self::NoReadyReplicas,
         Self::NotFound,
+        Self::Overloaded,
         Self::ReplicaClosed,
         Self::RequestTimeout,
         Self::ScoringTimeout,
@@ -62,6 +68,7 @@ impl Code {
             Self::Misdirected => "Misdirected",
             Self::NoReadyReplicas => "NoReadyReplicas",
             Self::NotFound => "NotFound",
+            Self::Overloaded => "Overloaded",
             Self::ReplicaClosed => "ReplicaClosed",
             Self::RequestTimeout => "RequestTimeout",
             Self::ScoringTimeout => "ScoringTimeout",
@@ -82,7 +89,7 @@ impl Code {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ReplicaClosed => StatusCode::BAD_GATEWAY,
-            Self::NoReadyReplicas => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoReadyReplicas | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::ScoringTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -104,9 +111,15 @@ impl Refusal {
         Self { code, message: message.into(), redirect: false, field: None }
     }
 
-    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.field = Some((name, HeaderValue::from_static(value)));
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.field = Some((name, value));
         self
+    }
+
+    /// Says when it is worth trying again, in whole seconds, at least one (RFC 9110 section 10.2.3).
+    fn retry_after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.with(RETRY_AFTER, HeaderValue::from(seconds.clamp(1, LONGEST_RETRY_AFTER)))
     }
 
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
@@ -146,7 +159,8 @@ impl Refusal {
     }
 
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        Self::new(Code::MethodNotAllowed, format!("This path takes {allow}.")).with(ALLOW, allow)
+        Self::new(Code::MethodNotAllowed, format!("This path takes {allow}."))
+            .with(ALLOW, HeaderValue::from_static(allow))
     }
 
     pub fn misdirected(host: &str) -> Self {
@@ -168,6 +182,11 @@ impl Refusal {
         Self::new(Code::NotFound, "No such path.")
     }
 
+    /// As many requests wait as may, or one more would wait too long. `wait`: until there is room again.
+    pub fn overloaded(service: &str, wait: Duration) -> Self {
+        Self::new(Code::Overloaded, format!("Too many requests for service {service} (overloaded)")).retry_after(wait)
+    }
+
     pub fn replica_closed() -> Self {
         Self::new(Code::ReplicaClosed, "Replica closed connection before replying")
     }
@@ -186,7 +205,7 @@ impl Refusal {
 
     pub fn unauthorized(service: &str) -> Self {
         Self::new(Code::Unauthorized, format!("Missing or wrong key for service {service}."))
-            .with(WWW_AUTHENTICATE, "Bearer")
+            .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
     pub fn status(&self) -> StatusCode {

@@ -2,7 +2,7 @@
 //! when the last holder lets go (the answer is out, or the caller has gone, at whatever point that was) it becomes
 //! metrics and a line of the access log.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +16,10 @@ use super::catalog::{Deployment, ServiceRef};
 use super::error::{Code, Refusal};
 use super::id::RequestId;
 use super::worker::Worker;
+use crate::scheduling::{Rank, Replica};
 use crate::telemetry::access;
 use crate::telemetry::metrics::{DeploymentMetrics, RequestMetrics};
-use crate::upstream::{Replica, Times};
+use crate::upstream::Times;
 
 /// Bytes of a path that are logged: a caller needs no key to send a long one.
 const MAX_LOGGED_PATH: usize = 1024;
@@ -31,15 +32,22 @@ pub struct Exchange {
     pub id: RequestId,
     pub client_id: Option<HeaderValue>,
     method: Method,
-    uri: Uri,
+    pub uri: Uri,
     version: Version,
     /// What the caller named as host, with the port if it gave one.
     pub host: OnceCell<HeaderValue>,
-    pub service: OnceCell<ServiceRef>,
+    service: OnceCell<ServiceRef>,
     deployment: Cell<Option<usize>>,
-    pub replica: OnceCell<Arc<Replica>>,
+    /// Where it went when the deployment it waited for was gone.
+    moved: OnceCell<(ServiceRef, usize)>,
+    /// The one it is with, or was with last.
+    pub replica: RefCell<Option<Arc<Replica>>>,
     /// When a replica was first sought.
     pub asked: Cell<Option<Instant>>,
+    /// How long it has waited for permits.
+    pub queued: Cell<Duration>,
+    /// Since when it waits for one now.
+    pub waits_since: Cell<Option<Instant>>,
     pub times: Times,
     stages: Cell<Option<Stages>>,
     pub status: Cell<Option<StatusCode>>,
@@ -100,8 +108,11 @@ impl Exchange {
             host: OnceCell::new(),
             service: OnceCell::new(),
             deployment: Cell::new(None),
-            replica: OnceCell::new(),
+            moved: OnceCell::new(),
+            replica: RefCell::new(None),
             asked: Cell::new(None),
+            queued: Cell::new(Duration::ZERO),
+            waits_since: Cell::new(None),
             times: Times::default(),
             stages: Cell::new(None),
             status: Cell::new(None),
@@ -136,11 +147,22 @@ impl Exchange {
         if let Some(asked) = self.asked.get() {
             let now = Instant::now();
             let connected = self.times.connected.get();
-            stages.connect = connected.unwrap_or(now) - asked;
+            let waits = self.waits_since.get().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
+            stages.queue = self.queued.get() + waits;
+            stages.connect = connected.unwrap_or(now).saturating_duration_since(asked).saturating_sub(stages.queue);
             stages.model = connected.map(|connected| self.times.answered.get().unwrap_or(now) - connected);
         }
         self.stages.set(Some(stages));
         stages
+    }
+
+    /// Notes the service that is asked.
+    pub fn route(&self, service: ServiceRef) -> &ServiceRef {
+        self.service.get_or_init(|| service)
+    }
+
+    pub fn service(&self) -> Option<&ServiceRef> {
+        self.moved.get().map(|(service, _)| service).or_else(|| self.service.get())
     }
 
     /// Notes the deployment that answers, by its place in the service, and counts the request there.
@@ -150,8 +172,25 @@ impl Exchange {
         self.deployment()
     }
 
+    /// Notes that another deployment answers than the one chosen at first, which is gone. This happens once at most.
+    pub fn move_to(&self, service: ServiceRef, deployment: usize) -> Option<&Deployment> {
+        let first = self.metrics();
+        self.moved.set((service, deployment)).ok()?;
+        first.finished.increment();
+        self.metrics().started.increment();
+        self.deployment()
+    }
+
     pub fn deployment(&self) -> Option<&Deployment> {
+        if let Some((service, deployment)) = self.moved.get() {
+            return service.deployments().get(*deployment);
+        }
         self.service.get()?.deployments().get(self.deployment.get()?)
+    }
+
+    /// Who goes before whom if it has to wait.
+    pub fn rank(&self) -> Rank {
+        Rank::Normal
     }
 
     /// This thread's figures of the deployment, or of the requests that reached none.
@@ -203,6 +242,8 @@ impl Exchange {
         let metrics = self.metrics();
         if self.deployment.get().is_none() {
             metrics.started.increment();
+        } else {
+            metrics.queue_wait.observe(self.stages().queue);
         }
         metrics.request_bytes.add(self.request_bytes.get());
         metrics.response_bytes.add(self.response_bytes.get());
@@ -212,6 +253,7 @@ impl Exchange {
     fn log(&self, total: Duration) {
         let stages = self.stages();
         let path = self.uri.path();
+        let replica = self.replica.borrow();
         self.worker.access.write(&access::Line {
             client_id: self.client_id.as_ref().and_then(|id| id.to_str().ok()),
             host: self.host.get().and_then(|host| host.to_str().ok()),
@@ -224,9 +266,9 @@ impl Exchange {
             client_certificate: self.caller.certificate.as_ref().map(|certificate| &*certificate.subject),
             method: Some(self.method.as_str()),
             path: Some(path.split_at(path.floor_char_boundary(MAX_LOGGED_PATH)).0),
-            service: self.service.get().map(|service| &*service.name),
+            service: self.service().map(|service| &*service.name),
             deployment: self.deployment().map(|deployment| &*deployment.name),
-            replica: self.replica.get().and_then(|replica| replica.authority().to_str().ok()),
+            replica: replica.as_ref().and_then(|replica| replica.endpoint().authority().to_str().ok()),
             status: self.status.get().map(|status| status.as_u16()),
             code: self.refused.get().map(Code::as_str),
             end: match self.ending.get() {

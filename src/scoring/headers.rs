@@ -19,6 +19,7 @@ pub const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-
 pub const AZUREML_MODEL_DEPLOYMENT: HeaderName = HeaderName::from_static("azureml-model-deployment");
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+const X_MS_RUN_FN_EXEC_MS: HeaderName = HeaderName::from_static("x-ms-run-fn-exec-ms");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -106,6 +107,12 @@ pub fn clean_answer(headers: &mut HeaderMap) {
     headers.remove(SERVER);
     headers.remove(X_REQUEST_ID);
     headers.remove(X_MS_CLIENT_REQUEST_ID);
+}
+
+/// How long the model itself took, as the server in an Azure ML container says it: milliseconds with decimals.
+pub fn execution(headers: &HeaderMap) -> Option<Duration> {
+    let millis: f64 = headers.get(X_MS_RUN_FN_EXEC_MS)?.to_str().ok()?.parse().ok()?;
+    Duration::try_from_secs_f64(millis / 1_000.0).ok()
 }
 
 /// `Server-Timing` of one request, durations in milliseconds with three decimals.

@@ -95,7 +95,7 @@ fn finish(
 ) -> Response<ResponseBody> {
     let mut response = answer.unwrap_or_else(|refusal| {
         exchange.refused.set(Some(refusal.code));
-        let format = match exchange.service.get() {
+        let format = match exchange.service() {
             Some(service) => service.error_format,
             None => exchange.worker.catalog().error_format,
         };
@@ -124,6 +124,9 @@ fn finish(
     if exchange.times.answered.get().is_some() {
         exchange.metrics().model.observe(model);
         exchange.metrics().overhead.observe(overhead);
+        if let Some(execution) = headers::execution(response.headers()) {
+            exchange.metrics().execution.observe(execution);
+        }
     }
     response.map(|body| body.counted_by(exchange))
 }

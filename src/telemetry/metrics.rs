@@ -131,13 +131,20 @@ pub struct RequestMetrics {
     pub abandoned: Counter,
     pub request_bytes: Counter,
     pub response_bytes: Counter,
+    /// Attempts to reach a replica that failed before anything was sent.
+    pub unreachable: Counter,
+    /// Requests that went to another replica after that.
     pub retries: Counter,
     pub duration: Histogram,
     pub model: Histogram,
     pub overhead: Histogram,
+    /// Waiting for a permit; zero for most.
+    pub queue_wait: Histogram,
+    /// What replicas say themselves their model took.
+    pub execution: Histogram,
     /// Answers of our own, in the order of [`crate::scoring::error::Code::ALL`].
     pub refusals: [Counter; REFUSALS],
 }
 
 /// How many codes our own answers have.
-pub const REFUSALS: usize = 14;
+pub const REFUSALS: usize = 15;

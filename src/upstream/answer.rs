@@ -10,13 +10,12 @@ use hyper::body::Incoming;
 
 use super::Pool;
 use super::link::Link;
-use super::replica::InFlight;
 
-/// Streams an answer. Read to its end it puts the connection back for reuse; dropped earlier it closes it, and the
-/// replica sees that the caller has gone.
+/// Streams an answer, and holds an `H` for as long as it has the connection. Read to its end it puts the connection
+/// back for reuse; dropped earlier it closes it, and the replica sees that the caller has gone.
 ///
 /// Trailers end here: nothing in scoring needs them, and a recipient may discard them (RFC 9110 section 6.5.1).
-pub struct AnswerBody<B>
+pub struct AnswerBody<B, H>
 where
     B: Body + 'static,
     B::Data: Send,
@@ -24,24 +23,25 @@ where
 {
     incoming: Incoming,
     /// Gone once the connection was put back.
-    carrier: Option<Carrier<B>>,
+    carrier: Option<Carrier<B, H>>,
 }
 
-struct Carrier<B: Body + 'static> {
+/// Fields are dropped in this order: what is held goes when the connection is closed.
+struct Carrier<B: Body + 'static, H> {
     link: Box<Link<B>>,
-    /// Absent when the connection must not be used again.
-    pool: Option<Rc<Pool<B>>>,
-    in_flight: InFlight,
+    /// Where the connection is put back, and as whose; absent when it must not be used again.
+    place: Option<(Rc<Pool<B>>, usize)>,
+    held: H,
 }
 
-impl<B> AnswerBody<B>
+impl<B, H> AnswerBody<B, H>
 where
     B: Body + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: Incoming, link: Box<Link<B>>, pool: Option<Rc<Pool<B>>>, in_flight: InFlight) -> Self {
-        let mut body = Self { incoming, carrier: Some(Carrier { link, pool, in_flight }) };
+    pub(super) fn new(incoming: Incoming, link: Box<Link<B>>, place: Option<(Rc<Pool<B>>, usize)>, held: H) -> Self {
+        let mut body = Self { incoming, carrier: Some(Carrier { link, place, held }) };
         if body.incoming.is_end_stream() {
             body.put_back();
         }
@@ -49,13 +49,16 @@ where
     }
 
     fn put_back(&mut self) {
-        if let Some(Carrier { link, pool: Some(pool), in_flight }) = self.carrier.take() {
-            pool.put(in_flight.replica(), link);
+        let Some(Carrier { link, place, held }) = self.carrier.take() else { return };
+        match place {
+            Some((pool, endpoint)) => pool.put(endpoint, link),
+            None => drop(link),
         }
+        drop(held);
     }
 }
 
-impl<B> Body for AnswerBody<B>
+impl<B, H: Unpin> Body for AnswerBody<B, H>
 where
     B: Body + 'static,
     B::Data: Send,

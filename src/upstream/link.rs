@@ -2,8 +2,8 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use http_body::Body;
 use hyper::body::Incoming;
@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{CONNECT_TIMEOUT, ConnectError, Replica};
+use super::{ConnectError, Endpoint};
 
 /// What is read at most at once. More is no faster, and memory that was large once stays with the process.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -32,9 +32,9 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) async fn connect(replica: &Arc<Replica>) -> Result<Box<Self>, ConnectError> {
-        let address = replica.address();
-        timeout(CONNECT_TIMEOUT, async {
+    pub(super) async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Box<Self>, ConnectError> {
+        let address = endpoint.address();
+        timeout(limit, async {
             let tcp = TcpStream::connect((address.host(), address.port())).await?;
             tcp.set_nodelay(true)?;
             let (sender, connection) =
@@ -42,7 +42,7 @@ where
             Ok(Box::new(Self { sender, connection: Some(connection) }))
         })
         .await
-        .unwrap_or(Err(ConnectError::Timeout))
+        .unwrap_or(Err(ConnectError::Timeout(limit)))
     }
 
     /// Sends a request and drives the connection until the head of the answer is there.

@@ -1,4 +1,4 @@
-//! One thread's idle connections, by replica.
+//! One thread's idle connections, by endpoint.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use http_body::Body;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Replica;
+use super::Endpoint;
 use super::link::Link;
 
 /// How long a connection may stay idle. It has to end before the replica ends it, else a request meets the close on
@@ -42,10 +42,10 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// A connection to `replica` that can be used at once.
-    pub(super) fn take(&self, replica: &Replica) -> Option<Box<Link<B>>> {
+    /// A connection to `endpoint` that can be used at once.
+    pub(super) fn take(&self, endpoint: &Endpoint) -> Option<Box<Link<B>>> {
         let mut idle = self.idle.borrow_mut();
-        let stack = idle.get_mut(&replica.id())?;
+        let stack = idle.get_mut(&endpoint.id())?;
         while let Some(mut candidate) = stack.pop() {
             if candidate.since.elapsed() < IDLE_TIMEOUT && candidate.link.is_reusable() {
                 return Some(candidate.link);
@@ -54,14 +54,14 @@ where
         None
     }
 
-    /// Keeps a connection for the next request, if it can take one. A replica that closes its connections never gets
+    /// Keeps a connection to the endpoint with this id for the next request, if it can take one. A replica that closes its connections never gets
     /// here with an open one, so none is ever parked on it.
-    pub(super) fn put(&self, replica: &Replica, mut link: Box<Link<B>>) {
+    pub(super) fn put(&self, endpoint: usize, mut link: Box<Link<B>>) {
         if !link.is_reusable() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        let stack = idle.entry(replica.id()).or_default();
+        let stack = idle.entry(endpoint).or_default();
         if stack.len() < MAX_IDLE {
             stack.push(Idle { link, since: Instant::now() });
         }

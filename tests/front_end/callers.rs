@@ -237,7 +237,7 @@ async fn a_stream_whose_window_never_opens_is_ended_after_the_idle_timeout() {
 async fn a_stalled_stream_does_not_end_the_others_of_its_connection() {
     let flood = vec![Step::ReadBody, chunked(), Step::Flood(10_000), chunk("")];
     let replica = Replica::in_turn([flood, vec![Step::Echo]]);
-    let front = Environment::iris(&[&replica]).set("limits", "idle_timeout = '300ms'").start();
+    let front = Environment::iris(&[&replica]).without_permits().set("limits", "idle_timeout = '300ms'").start();
     let mut caller = front.http2_with_window(Some(65_535)).await;
     let _stalled = caller.send(post(SCORE, "x")).await.expect("an answer");
     // A call that goes on for as long as the other stalls.

@@ -51,7 +51,7 @@ async fn a_draining_front_end_is_not_ready_and_asks_http_1_callers_to_leave() {
 async fn a_stop_lets_what_is_in_flight_finish() {
     let gate = Gate::new();
     let replica = Replica::start([Step::ReadBody, Step::Wait(gate.clone()), ok("finished")]);
-    let mut front = Environment::iris(&[&replica]).threads(2).start();
+    let mut front = Environment::iris(&[&replica]).without_permits().threads(2).start();
     let mut calls = Vec::new();
     for mut caller in front.both().await {
         calls.push(tokio::spawn(async move { caller.call(post(SCORE, "x")).await }));
@@ -73,7 +73,7 @@ async fn a_stop_lets_an_answer_that_is_under_way_finish() {
     let gate = Gate::new();
     let begin = Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf".to_vec());
     let replica = Replica::start([Step::ReadBody, begin, Step::Wait(gate.clone()), Step::Send(b"half".to_vec())]);
-    let mut front = Environment::iris(&[&replica]).start();
+    let mut front = Environment::iris(&[&replica]).without_permits().start();
     let mut answers = Vec::new();
     let mut callers = front.both().await;
     for caller in &mut callers {

@@ -464,6 +464,7 @@ async fn a_replica_sees_no_request_that_a_strict_reader_would_not() {
         .set("tls", "status = 'Disabled'")
         .set("limits", "header_read_timeout = '300ms'\nidle_timeout = '300ms'")
         .set("defaults", "scoring_timeout = '300ms'")
+        .without_permits()
         .service("iris", &[&replica], "")
         .start();
     let mut runner = TestRunner::deterministic();

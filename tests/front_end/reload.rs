@@ -642,7 +642,7 @@ async fn call_in_flight(front: &Front, replica: &Replica) -> tokio::task::JoinHa
 async fn requests_in_flight_are_counted_exactly_across_changes() {
     let gate = Gate::new();
     let replica = Replica::start([Step::ReadBody, Step::Wait(gate.clone()), ok("done")]);
-    let mut front = started(Environment::iris(&[&replica]).set("reload", ASKED).threads(2)).await;
+    let mut front = started(Environment::iris(&[&replica]).without_permits().set("reload", ASKED).threads(2)).await;
     let first = call_in_flight(&front, &replica).await;
     front.until_metric(&in_flight(&replica), 1).await;
     front.reconfigure(|files| files.service("churn", &[&replica], ""));

@@ -132,7 +132,7 @@ async fn the_replica_with_the_fewest_calls_in_flight_is_asked_whichever_thread_a
     let gate = Gate::new();
     let held = vec![Step::ReadBody, Step::Wait(gate.clone()), ok("held")];
     let replicas = [Replica::start(held.clone()), Replica::start(held)];
-    let front = Environment::iris(&replicas.each_ref()).threads(2).start();
+    let front = Environment::iris(&replicas.each_ref()).without_permits().threads(2).start();
     let mut calls = Vec::new();
     for call in 1..=8 {
         // Connections are spread over both threads.

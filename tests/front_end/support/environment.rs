@@ -37,7 +37,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// No certificate, no service; callers need no key unless a service says so.
+    /// No certificate, no service; callers need no key and replicas in use are not looked at unless a service says so.
     pub fn new() -> Self {
         let environment = Self {
             directory: tempfile::tempdir().expect("a directory"),
@@ -46,7 +46,14 @@ impl Environment {
             certificates: 0,
             threads: 1,
         };
-        environment.set("frontend", "https = '127.0.0.1:0'\nhttp = '127.0.0.1:0'").set("defaults", "auth = false")
+        environment
+            .set("frontend", "https = '127.0.0.1:0'\nhttp = '127.0.0.1:0'")
+            .set("defaults", "auth = false\nhealth_interval = '0s'")
+    }
+
+    /// Replicas are given as many requests at once as come.
+    pub fn without_permits(self) -> Self {
+        self.set("defaults", "max_concurrent_requests_per_replica = 0")
     }
 
     /// A service `iris` on `replicas`, under [`CNAME`].

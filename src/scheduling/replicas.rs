@@ -1,0 +1,534 @@
+//! The replicas of one deployment: which there are, which of them take requests, and which is to have the next one.
+//!
+//! Requests read a snapshot of the set. Whoever changes it (discovery, health checks, a request that met a failure)
+//! does so under a lock, swaps the snapshot, and has those who wait served.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::budget::RetryBudget;
+use super::clock;
+use super::condition::{Condition, Failure, Health, Out, UNHEALTHY_CHECKS};
+use super::queue::{Lane, Queue, Rank, Slot, Turned, Waiting};
+use super::replica::{Replica, ReplicaPermit};
+use crate::config::ReplicaAddress;
+use crate::upstream::Endpoint;
+
+/// A failure that comes no sooner than this after the last one is logged, also if it changes nothing.
+const LOG_AGAIN: Duration = Duration::from_secs(10);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Replicas {
+    service: Box<str>,
+    deployment: Box<str>,
+    lane: Arc<Lane<Replica>>,
+    set: ArcSwap<Set>,
+    members: Mutex<Members>,
+    budget: RetryBudget,
+    taken_out: [AtomicU64; Failure::KINDS.len()],
+    /// Told when a look at a replica is due sooner than before.
+    looks_changed: Notify,
+    /// Health checks that hold a permit.
+    checks: AtomicUsize,
+    /// Told when a request has to wait while there are any.
+    permit_wanted: Notify,
+}
+
+/// What requests choose from.
+#[derive(Debug, Default)]
+struct Set {
+    all: Box<[Arc<Replica>]>,
+    ready: Box<[Arc<Replica>]>,
+}
+
+#[derive(Debug)]
+struct Members {
+    settings: Settings,
+    present: Vec<Member>,
+    /// No longer present, with requests in flight: one that comes back is the same one.
+    departed: Vec<Arc<Replica>>,
+    /// Whether any replica's health resource has ever answered a success: else it is the path that is wrong.
+    path_works: bool,
+}
+
+#[derive(Debug)]
+struct Member {
+    replica: Arc<Replica>,
+    condition: Condition,
+}
+
+/// What an operator can change about replicas that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Requests each may run at once; 0: any number.
+    pub limit: usize,
+    /// How often those that take requests are looked at; absent: never.
+    pub look_interval: Option<Duration>,
+}
+
+/// What a request that has to wait can expect.
+#[derive(Clone, Copy, Debug)]
+pub struct Forecast {
+    /// Requests that can run at once.
+    pub slots: usize,
+    /// Those who would be served before it.
+    pub ahead: usize,
+    /// Until it gets a permit, on average.
+    pub wait: Duration,
+    /// How long hardly any request takes once it has one.
+    pub service: Duration,
+}
+
+/// One replica as others see it.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub replica: Arc<Replica>,
+    /// Why it takes no requests, if so.
+    pub out: Option<Out>,
+    /// Whether its health resource answered a success when it was last looked at.
+    pub healthy: bool,
+}
+
+impl Replicas {
+    /// No replicas yet. Who waits for them counts in `queue`.
+    pub fn new(service: &str, deployment: &str, queue: Arc<Queue>, settings: Settings) -> Self {
+        Self {
+            service: service.into(),
+            deployment: deployment.into(),
+            lane: Arc::new(Lane::new(queue)),
+            set: ArcSwap::default(),
+            members: Mutex::new(Members { settings, present: Vec::new(), departed: Vec::new(), path_works: false }),
+            budget: RetryBudget::new(),
+            taken_out: Default::default(),
+            looks_changed: Notify::new(),
+            checks: AtomicUsize::new(0),
+            permit_wanted: Notify::new(),
+        }
+    }
+
+    pub fn lane(&self) -> &Lane<Replica> {
+        &self.lane
+    }
+
+    pub fn budget(&self) -> &RetryBudget {
+        &self.budget
+    }
+
+    /// How often a replica was taken out, in the order of [`Failure::KINDS`].
+    pub fn taken_out(&self) -> [u64; Failure::KINDS.len()] {
+        std::array::from_fn(|kind| self.taken_out.get(kind).map_or(0, |count| count.load(Relaxed)))
+    }
+
+    pub fn views(&self) -> Vec<View> {
+        let members = self.members();
+        let views = members.present.iter().map(|member| View {
+            replica: Arc::clone(&member.replica),
+            out: member.condition.out.clone(),
+            healthy: member.condition.proven,
+        });
+        views.collect()
+    }
+
+    /// Whether any request is with a replica of this deployment, present or departed.
+    pub fn is_busy(&self) -> bool {
+        let members = self.members();
+        let present = members.present.iter().map(|member| &member.replica);
+        present.chain(&members.departed).any(|replica| replica.in_flight() > 0)
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What requests ask for.
+impl Replicas {
+    /// A permit of the replica that is to have the next request, if one is free and nobody waits for it.
+    pub fn try_take(&self, now: Instant) -> Option<ReplicaPermit> {
+        if self.lane.is_empty() { self.take_any(now) } else { None }
+    }
+
+    /// The same for a request that could not reach `tried`. If no other takes requests, one that is out is better
+    /// than none.
+    pub fn try_take_other(&self, tried: &Replica, now: Instant) -> Option<ReplicaPermit> {
+        let set = self.set.load();
+        let others = |replicas: &[Arc<Replica>]| replicas.iter().any(|replica| replica.id() != tried.id());
+        let choice = if others(&set.ready) { &set.ready } else { &set.all };
+        choose(choice, Some(tried), now)
+    }
+
+    /// Whether there is any replica but `tried`.
+    pub fn has_other(&self, tried: &Replica) -> bool {
+        self.set.load().all.iter().any(|replica| replica.id() != tried.id())
+    }
+
+    pub fn is_none(&self) -> bool {
+        self.set.load().all.is_empty()
+    }
+
+    /// Waits for a permit.
+    ///
+    /// # Errors
+    ///
+    /// See [`Turned`].
+    pub fn join(&self, rank: Rank, now: Instant) -> Result<Waiting<Replica>, Turned> {
+        let waiting = self.lane.join(rank, || self.take_any(now))?;
+        fence(SeqCst);
+        if self.checks.load(Relaxed) > 0 {
+            self.permit_wanted.notify_waiters();
+        }
+        Ok(waiting)
+    }
+
+    fn take_any(&self, now: Instant) -> Option<ReplicaPermit> {
+        choose(&self.set.load().ready, None, now)
+    }
+
+    /// What a request of `rank` can expect if it waits; `None` as long as nothing was measured.
+    pub fn forecast(&self, rank: Rank) -> Option<Forecast> {
+        let set = self.set.load();
+        let measured =
+            || set.ready.iter().filter_map(|replica| Some((replica.pace().mean()?, replica.pace().bound()?)));
+        let count = u32::try_from(measured().count()).ok().filter(|count| *count > 0)?;
+        let mean = measured().map(|(mean, _)| mean).sum::<Duration>() / count;
+        let service = measured().map(|(_, bound)| bound).sum::<Duration>() / count;
+        let slots = set.ready.iter().map(|replica| replica.limit()).sum();
+        let per_second: f64 = set.ready.iter().map(|replica| rate(replica, mean)).sum();
+        let ahead = self.lane.ahead_of(rank);
+        let turns = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
+        let wait = Duration::try_from_secs_f64(f64::from(turns) / per_second).unwrap_or(Duration::MAX);
+        Some(Forecast { slots, ahead, wait, service })
+    }
+}
+
+/// Requests a second that `replica` gets through if it always has one; one not measured yet is taken to be like the rest.
+fn rate(replica: &Replica, mean: Duration) -> f64 {
+    let limit = u32::try_from(replica.limit()).unwrap_or(u32::MAX);
+    f64::from(limit) / replica.pace().mean().unwrap_or(mean).as_secs_f64()
+}
+
+/// A permit of the least busy of `replicas` but `tried`; among equals of the one that was fastest of late, and from there
+/// on of a random one, so that several front ends do not all choose the same.
+fn choose(replicas: &[Arc<Replica>], tried: Option<&Replica>, now: Instant) -> Option<ReplicaPermit> {
+    let is_candidate =
+        |replica: &&Arc<Replica>| replica.permits().is_free() && tried.is_none_or(|tried| tried.id() != replica.id());
+    if let [only] = replicas {
+        return Some(only).filter(is_candidate).and_then(ReplicaPermit::take);
+    }
+    let now = clock::millis(now);
+    let (before, from) = replicas.split_at(fastrand::usize(..=replicas.len()));
+    loop {
+        let candidates = from.iter().chain(before).filter(is_candidate).map(|replica| (replica.cost(now), replica));
+        let (_, best) = candidates.reduce(|best, other| if other.0 < best.0 { other } else { best })?;
+        // If another thread was faster it got on, and there is less to choose from.
+        if let Some(permit) = ReplicaPermit::take(best) {
+            return Some(permit);
+        }
+    }
+}
+
+/// What changes the set.
+impl Replicas {
+    /// Makes `addresses` the replicas there are. One that stays keeps its permits, its pace and its condition; one that goes
+    /// finishes what it has in flight.
+    pub fn set(&self, addresses: &[ReplicaAddress]) {
+        let now = Instant::now();
+        let mut members = self.members();
+        if members.are(addresses) {
+            return;
+        }
+        let is_first = members.present.is_empty();
+        let before = std::mem::take(&mut members.present);
+        let (mut stay, mut gone): (Vec<_>, Vec<_>) =
+            before.into_iter().partition(|member| addresses.contains(member.replica.endpoint().address()));
+        let mut departed = std::mem::take(&mut members.departed);
+        let interval = members.settings.look_interval;
+        for address in addresses {
+            let is = |replica: &Replica| replica.endpoint().address() == address;
+            if stay.iter().any(|member| is(&member.replica)) {
+                continue;
+            }
+            let back = departed.iter().position(|replica| is(replica)).map(|index| departed.swap_remove(index));
+            let Some(replica) = back.or_else(|| self.new_replica(address, members.settings.limit)) else { continue };
+            if !is_first {
+                replica.put_on_trial(clock::millis(now));
+            }
+            replica.permits().set_limit(members.settings.limit);
+            replica.permits().set_open(true);
+            stay.push(Member { replica, condition: Condition::new(now, interval) });
+        }
+        gone.retain(|member| {
+            member.replica.permits().set_open(false);
+            member.replica.in_flight() > 0
+        });
+        departed.retain(|replica| replica.in_flight() > 0);
+        departed.extend(gone.into_iter().map(|member| member.replica));
+        members.present = stay;
+        members.departed = departed;
+        if members.ready() == 0 {
+            // Those that are left are out, and the last is never out.
+            for member in &mut members.present {
+                member.bring_back(now, interval);
+            }
+        }
+        self.publish(members);
+        self.looks_changed.notify_one();
+    }
+
+    fn new_replica(&self, address: &ReplicaAddress, limit: usize) -> Option<Arc<Replica>> {
+        let endpoint = Endpoint::new(address.clone())?;
+        Some(Arc::new(Replica::new(endpoint, limit, Arc::clone(&self.lane))))
+    }
+
+    pub fn configure(&self, settings: Settings) {
+        let mut members = self.members();
+        if members.settings == settings {
+            return;
+        }
+        members.settings = settings;
+        let Members { present, departed, .. } = &*members;
+        for replica in present.iter().map(|member| &member.replica).chain(departed) {
+            replica.permits().set_limit(settings.limit);
+        }
+        let now = Instant::now();
+        for member in members.present.iter_mut().filter(|member| !member.condition.is_out()) {
+            member.condition.look_later(now, settings.look_interval);
+        }
+        self.publish(members);
+        self.looks_changed.notify_one();
+    }
+
+    /// Sends away who waits, because the deployment is gone; opened again when it is back.
+    pub fn set_closed(&self, closed: bool) {
+        self.lane.set_closed(closed);
+    }
+
+    /// Notes that `replica` failed a request, which takes it out unless it is among the last.
+    pub fn failed(&self, replica: &Replica, failure: Failure) {
+        let now = Instant::now();
+        let mut members = self.members();
+        let may_leave = members.may_leave(&failure);
+        let Some(member) = members.find(replica) else { return };
+        replica.put_on_trial(clock::millis(now));
+        let failed = member.condition.failed.replace(now);
+        if member.condition.is_out() {
+            return;
+        }
+        let address = replica.endpoint().address();
+        let (service, deployment) = (&*self.service, &*self.deployment);
+        if may_leave {
+            tracing::warn!(service, deployment, replica = %address, reason = %failure, "replica taken out");
+            if let Some(count) = self.taken_out.get(failure.index()) {
+                count.fetch_add(1, Relaxed);
+            }
+            replica.permits().set_open(false);
+            member.condition.take_out(failure, now);
+            self.publish(members);
+            self.looks_changed.notify_one();
+        } else if failed.is_none_or(|failed| now.duration_since(failed) > LOG_AGAIN) {
+            tracing::warn!(
+                service, deployment, replica = %address, reason = %failure,
+                "replica failed, and stays in use because too few others are left"
+            );
+        }
+    }
+
+    /// Notes that `replica` answered a request, which is proof enough that it is back.
+    pub fn answered(&self, replica: &Replica) {
+        if replica.is_ready() {
+            return;
+        }
+        let now = Instant::now();
+        let mut members = self.members();
+        let interval = members.settings.look_interval;
+        if let Some(member) = members.find(replica).filter(|member| member.condition.is_out()) {
+            self.say_back(member, now);
+            member.bring_back(now, interval);
+            self.publish(members);
+        }
+    }
+
+    fn say_back(&self, member: &Member, now: Instant) {
+        let out = member.condition.out.as_ref().map(|out| now.duration_since(out.since)).unwrap_or_default();
+        tracing::info!(
+            service = &*self.service, deployment = &*self.deployment, replica = %member.replica.endpoint().address(),
+            out_ms = out.as_millis(), "replica back"
+        );
+    }
+
+    /// Makes the members what requests choose from, and serves those who wait.
+    fn publish(&self, members: MutexGuard<'_, Members>) {
+        let all = || members.present.iter().map(|member| &member.replica);
+        let ready = all().filter(|replica| replica.is_ready()).map(Arc::clone).collect();
+        self.set.store(Arc::new(Set { all: all().map(Arc::clone).collect(), ready }));
+        // What is handed out may come back at once, with news of a failure.
+        drop(members);
+        self.lane.serve(|| self.take_any(Instant::now()));
+    }
+}
+
+/// What looks at replicas from time to time.
+impl Replicas {
+    /// Another health resource is looked at from now on: what was found so far says nothing of it.
+    pub fn forget_health(&self) {
+        let now = Instant::now();
+        let mut members = self.members();
+        members.path_works = false;
+        let interval = members.settings.look_interval;
+        for member in &mut members.present {
+            let condition = &mut member.condition;
+            (condition.proven, condition.unhealthy) = (false, 0);
+            if condition.is_out() || interval.is_some() {
+                condition.look_at = Some(now);
+            }
+        }
+    }
+
+    /// When the next look is due.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.members().present.iter().filter_map(|member| member.condition.look_at).min()
+    }
+
+    /// Done when [`Replicas::next_look`] may have become earlier.
+    pub async fn looks_changed(&self) {
+        self.looks_changed.notified().await;
+    }
+
+    /// The replicas to be looked at now, each of which is to be told of by [`Replicas::looked`].
+    pub fn due(&self, now: Instant) -> Vec<Arc<Replica>> {
+        let mut members = self.members();
+        let due = members.present.iter_mut().filter(|member| member.condition.look_at.is_some_and(|at| at <= now));
+        let due = due.map(|member| {
+            member.condition.look_at = None;
+            Arc::clone(&member.replica)
+        });
+        due.collect()
+    }
+
+    /// Looks at a replica by `look` without ever standing in the way of a request: `None` if it is busy, which proves
+    /// that it is alive, or as soon as a request waits.
+    pub async fn unless_wanted<T>(&self, replica: &Arc<Replica>, look: impl Future<Output = T>) -> Option<T> {
+        if replica.limit() == 0 {
+            return Some(look.await);
+        }
+        let _check = Check::begin(&self.checks);
+        let wanted = self.permit_wanted.notified();
+        let is_free = replica.in_flight() == 0;
+        let _permit = is_free.then(|| ReplicaPermit::take(replica)).flatten()?;
+        // Who is out is waited for by nobody.
+        if replica.is_ready() && !self.lane.is_empty() {
+            return None;
+        }
+        let mut wanted = std::pin::pin!(wanted);
+        let mut look = std::pin::pin!(look);
+        loop {
+            tokio::select! {
+                biased;
+                found = look.as_mut() => return Some(found),
+                () = wanted.as_mut() => {
+                    if replica.is_ready() {
+                        return None;
+                    }
+                    wanted.set(self.permit_wanted.notified());
+                }
+            }
+        }
+    }
+
+    /// Notes what a look at `replica` found; `None`: that it was not the time for one.
+    pub fn looked(&self, replica: &Replica, found: Option<Health>) {
+        let now = Instant::now();
+        let mut members = self.members();
+        let interval = members.settings.look_interval;
+        let is_success = matches!(&found, Some(Health::Answered(status)) if status.is_success());
+        members.path_works |= is_success;
+        let path_works = members.path_works;
+        let Some(member) = members.find(replica) else { return };
+        member.condition.look_later(now, interval);
+        match found {
+            Some(Health::Answered(status)) => {
+                member.condition.proven = is_success;
+                if member.condition.is_out() && (is_success || !path_works) {
+                    self.say_back(member, now);
+                    member.bring_back(now, interval);
+                    self.publish(members);
+                } else if is_success {
+                    member.condition.unhealthy = 0;
+                } else if !member.condition.is_out() {
+                    member.condition.unhealthy += 1;
+                    if member.condition.unhealthy >= UNHEALTHY_CHECKS {
+                        drop(members);
+                        self.failed(replica, Failure::Unhealthy(status));
+                    }
+                }
+            }
+            Some(Health::Unreachable(why)) => {
+                drop(members);
+                self.failed(replica, Failure::Unreachable(why));
+            }
+            Some(Health::Silent | Health::Closed) | None => {}
+        }
+    }
+}
+
+impl Members {
+    fn are(&self, addresses: &[ReplicaAddress]) -> bool {
+        let present = self.present.iter().map(|member| member.replica.endpoint().address());
+        self.present.len() == addresses.len() && present.eq(addresses)
+    }
+
+    fn find(&mut self, replica: &Replica) -> Option<&mut Member> {
+        self.present.iter_mut().find(|member| member.replica.id() == replica.id())
+    }
+
+    /// How many take requests.
+    fn ready(&self) -> usize {
+        self.present.iter().filter(|member| !member.condition.is_out()).count()
+    }
+
+    /// Whether one more may be taken out. Where nobody listens there is no use in asking: all but the last may go. What
+    /// requests can bring about, by being slow or by breaking a model, takes out half at most. What health checks say counts as
+    /// long as they say better of another replica.
+    fn may_leave(&self, failure: &Failure) -> bool {
+        let (all, ready) = (self.present.len(), self.ready());
+        match failure {
+            Failure::Unreachable(_) => ready > 1,
+            Failure::Closed | Failure::Silent(_) => all - ready < all / 2,
+            Failure::Unhealthy(_) => {
+                self.present.iter().any(|member| !member.condition.is_out() && member.condition.proven)
+            }
+        }
+    }
+}
+
+impl Member {
+    fn bring_back(&mut self, now: Instant, interval: Option<Duration>) {
+        self.condition.bring_back(now, interval);
+        self.replica.put_on_trial(clock::millis(now));
+        self.replica.permits().set_open(true);
+    }
+}
+
+/// A health check that holds a permit, counted.
+struct Check<'a>(&'a AtomicUsize);
+
+impl<'a> Check<'a> {
+    fn begin(checks: &'a AtomicUsize) -> Self {
+        checks.fetch_add(1, Relaxed);
+        fence(SeqCst);
+        Self(checks)
+    }
+}
+
+impl Drop for Check<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

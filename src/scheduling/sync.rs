@@ -1,0 +1,4 @@
+//! What the counting and the queue are built on. The package in `model/` puts a model checker's types in their place.
+
+pub use std::sync::atomic::{AtomicBool, AtomicUsize, fence};
+pub use std::sync::{Arc, Mutex};

@@ -1,0 +1,200 @@
+//! From a request that may be answered to the head of an answer: a permit or a place in the queue, a replica, and once
+//! another one if nothing of the request left this process.
+//!
+//! Who waits where, and which replica is next, is decided in [`crate::scheduling`]; this turns it into what a caller is told.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::{HeaderValue, Request, Response};
+use tokio::time::{Instant, timeout_at};
+
+use super::attempt::Attempt;
+use super::body::RequestBody;
+use super::catalog::{Deployment, ServiceRef};
+use super::error::Refusal;
+use super::exchange::{Exchange, Upload};
+use super::headers::X_REQUEST_TIMEOUT_MS;
+use super::route::Route;
+use crate::scheduling::{self, Forecast, Rank, Replica, ReplicaPermit, Turned};
+use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, ConnectError, Failure};
+
+/// What a caller is told to wait if nothing is known.
+const A_MOMENT: Duration = Duration::from_secs(1);
+
+/// Has `request` answered by a replica of the deployment noted in `exchange`. The deadline is the caller's to keep; it is
+/// needed here to tell what is hopeless.
+pub async fn dispatch(
+    exchange: &Rc<Exchange>,
+    mut request: Request<RequestBody>,
+    deadline: Instant,
+) -> Result<Response<AnswerBody<RequestBody, Attempt>>, Refusal> {
+    let mut now = Instant::now();
+    exchange.asked.set(Some(now));
+    let mut permit = match deployment(exchange)?.replicas.try_take(now) {
+        Some(permit) => permit,
+        None => {
+            let permit = Box::pin(wait_wherever(exchange, &mut request, deadline)).await?;
+            now = Instant::now();
+            permit
+        }
+    };
+    let mut is_retry = false;
+    loop {
+        let attempt = Attempt::begin(Rc::clone(exchange), permit, now);
+        let left = deadline.saturating_duration_since(now);
+        let fields = request.headers_mut();
+        fields.insert(HOST, attempt.replica().endpoint().authority().clone());
+        let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        fields.insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(millis));
+        // Half of what is left if there is another replica, so that it has a chance too.
+        let has_other = !is_retry && deployment(exchange)?.replicas.has_other(attempt.replica());
+        let connect_timeout = if has_other { CONNECT_TIMEOUT.min(left / 2) } else { CONNECT_TIMEOUT };
+        match upstream::send(&exchange.worker.pool, request, &exchange.times, attempt, connect_timeout).await {
+            // A replica was never asked to change the protocol, so that is no answer to the request.
+            Ok(answer) if answer.status().is_informational() => return Err(Refusal::replica_closed()),
+            Ok(answer) => return Ok(answer),
+            Err(Failure::Sent { held: attempt, cause }) => return Err(broken(exchange, attempt, &cause)),
+            Err(Failure::Unsent { request: unsent, held: attempt, cause }) => {
+                request = unsent;
+                let failed = unreachable(exchange, attempt, &cause)?;
+                if is_retry {
+                    return Err(Refusal::no_ready_replicas(&service(exchange)?.name));
+                }
+                permit = Box::pin(another(exchange, &failed, deadline)).await?;
+                is_retry = true;
+                now = Instant::now();
+            }
+        }
+    }
+}
+
+fn service(exchange: &Exchange) -> Result<&ServiceRef, Refusal> {
+    exchange.service().ok_or_else(Refusal::not_found)
+}
+
+fn deployment(exchange: &Exchange) -> Result<&Deployment, Refusal> {
+    exchange.deployment().ok_or_else(Refusal::not_found)
+}
+
+/// Waits for a permit; if the deployment goes meanwhile, for one of that which takes its place.
+async fn wait_wherever(
+    exchange: &Exchange,
+    request: &mut Request<RequestBody>,
+    deadline: Instant,
+) -> Result<ReplicaPermit, Refusal> {
+    loop {
+        if let Some(permit) = wait(exchange, exchange.rank(), deadline).await? {
+            return Ok(permit);
+        }
+        relocate(exchange, request)?;
+        if let Some(permit) = deployment(exchange)?.replicas.try_take(Instant::now()) {
+            return Ok(permit);
+        }
+    }
+}
+
+/// Waits for a permit, or refuses to. `None`: the deployment is gone.
+async fn wait(exchange: &Exchange, rank: Rank, deadline: Instant) -> Result<Option<ReplicaPermit>, Refusal> {
+    let (service, replicas) = (service(exchange)?, &deployment(exchange)?.replicas);
+    let now = Instant::now();
+    let forecast = replicas.forecast(rank);
+    let overloaded = || {
+        let wait = replicas.forecast(rank).or(forecast).map_or(A_MOMENT, |forecast| forecast.wait);
+        Refusal::overloaded(&service.name, wait)
+    };
+    let left = deadline.saturating_duration_since(now);
+    if forecast.is_some_and(|forecast| is_hopeless(&forecast, left, service.max_queue_wait)) {
+        return Err(overloaded());
+    }
+    let waiting = match replicas.join(rank, now) {
+        Ok(waiting) => waiting,
+        Err(Turned::Away) => return Err(overloaded()),
+        Err(Turned::Elsewhere) => return Ok(None),
+    };
+    exchange.waits_since.set(Some(now));
+    let called = timeout_at(now + service.max_queue_wait, waiting).await;
+    exchange.waits_since.set(None);
+    exchange.queued.set(exchange.queued.get() + now.elapsed());
+    match called {
+        Ok(Ok(permit)) => Ok(Some(permit)),
+        Ok(Err(_)) => Ok(None),
+        Err(_) if replicas.is_none() => Err(Refusal::no_ready_replicas(&service.name)),
+        Err(_) => Err(overloaded()),
+    }
+}
+
+/// Whether a request that came now would wait in vain, as far as can be told. Measurements err, so the first that wait, one
+/// for each slot, always may.
+fn is_hopeless(forecast: &Forecast, left: Duration, max_queue_wait: Duration) -> bool {
+    forecast.ahead >= forecast.slots
+        && (forecast.wait > max_queue_wait || forecast.wait.saturating_add(forecast.service) > left)
+}
+
+/// Finds the request another deployment of its service in the configuration as it is now.
+fn relocate(exchange: &Exchange, request: &mut Request<RequestBody>) -> Result<(), Refusal> {
+    let before = service(exchange)?;
+    let catalog = exchange.worker.catalog();
+    let service = ServiceRef::named(&catalog, &before.name).ok_or_else(|| Refusal::service_not_found(&before.name))?;
+    let index = super::deployment(&service, request.headers())?;
+    let name = before.name.clone();
+    let moved = exchange.move_to(service, index).ok_or_else(|| Refusal::no_ready_replicas(&name))?;
+    *request.uri_mut() = super::target(Route::parse(exchange.uri.path())?.resource, &exchange.uri, moved)?;
+    Ok(())
+}
+
+/// A permit for the one retry that a request has, of another replica than `failed`.
+async fn another(exchange: &Exchange, failed: &Arc<Replica>, deadline: Instant) -> Result<ReplicaPermit, Refusal> {
+    let service = service(exchange)?;
+    let deployment = deployment(exchange)?;
+    let none = || Refusal::no_ready_replicas(&service.name);
+    let now = Instant::now();
+    if !deployment.replicas.has_other(failed) || !deployment.replicas.budget().spend(deployment.requests(), now) {
+        return Err(none());
+    }
+    exchange.metrics().retries.increment();
+    if let Some(permit) = deployment.replicas.try_take_other(failed, now) {
+        return Ok(permit);
+    }
+    let permit = wait(exchange, Rank::Again, deadline).await?.ok_or_else(none)?;
+    if permit.slot().id() == failed.id() { Err(none()) } else { Ok(permit) }
+}
+
+/// Nothing of the request left this process.
+fn unreachable(exchange: &Exchange, attempt: Attempt, cause: &ConnectError) -> Result<Arc<Replica>, Refusal> {
+    let service = service(exchange)?;
+    let replica = Arc::clone(attempt.replica());
+    tracing::debug!(service = &*service.name, replica = %replica.endpoint().address(), %cause, "replica unreachable");
+    exchange.metrics().unreachable.increment();
+    if cause.is_our_own() {
+        attempt.end();
+        tracing::warn!(%cause, "this process can open no more connections");
+        return Err(Refusal::overloaded(&service.name, A_MOMENT));
+    }
+    attempt.fail(match cause {
+        ConnectError::Http(_) => scheduling::Failure::Closed,
+        ConnectError::Io(_) | ConnectError::Timeout(_) => scheduling::Failure::Unreachable(cause.to_string()),
+    });
+    Ok(replica)
+}
+
+/// The replica may have seen the request, and there is no answer.
+fn broken(exchange: &Exchange, attempt: Attempt, cause: &hyper::Error) -> Refusal {
+    match (exchange.upload.get(), exchange.service()) {
+        (Upload::TooLarge, Some(service)) => {
+            attempt.end();
+            Refusal::body_too_large(service.max_body)
+        }
+        (Upload::Broken, _) => {
+            attempt.end();
+            Refusal::bad_request("The request body is malformed or broke off.")
+        }
+        _ => {
+            tracing::debug!(replica = %attempt.replica().endpoint().address(), %cause, "no answer");
+            attempt.fail(scheduling::Failure::Closed);
+            Refusal::replica_closed()
+        }
+    }
+}
