@@ -3,7 +3,7 @@
 //! It resolves nothing. Messages show only what an address is made of: what was pasted around it may be a secret.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -22,6 +22,12 @@ pub struct ReplicaAddress {
 }
 
 impl ReplicaAddress {
+    /// The replica at an address that was looked up; equal to the one written with the same address.
+    pub fn of(address: SocketAddr) -> Self {
+        // What stands for an IPv4 address in IPv6 is that address.
+        Self { host: address.ip().to_canonical().to_string().into(), port: address.port() }
+    }
+
     /// The IP address, without brackets, or the DNS name.
     pub fn host(&self) -> &str {
         &self.host
@@ -153,6 +159,17 @@ mod tests {
         ];
         for wrong in wrong {
             assert!(wrong.parse::<ReplicaAddress>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_was_looked_up_equals_the_written_one() {
+        for (looked_up, written) in [
+            ("10.1.0.11:5001", "http://10.1.0.11:5001"),
+            ("[2001:db8::1]:5001", "http://[2001:DB8:0::1]:5001"),
+            ("[::ffff:10.1.0.11]:5001", "http://10.1.0.11:5001"),
+        ] {
+            assert_eq!(Ok(ReplicaAddress::of(looked_up.parse().unwrap())), written.parse());
         }
     }
 

@@ -1,0 +1,244 @@
+//! Questions to name servers, and their answers. What the answers mean for a deployment is decided above.
+//!
+//! hickory speaks the protocol: one of its resolvers a name server, without its cache, since times to live are counted
+//! above; without its search list, which would take a name's failure for its absence; and without its choice of servers,
+//! which would end at the first that refuses.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, Record, RecordType};
+use tokio::time::{Instant, timeout_at};
+
+use super::system::{Conf, Files, Hosts, Stamps};
+
+/// How long a name server may take while there is another to ask.
+const SERVER_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How long hickory waits for one server. It repeats a question over UDP by itself meanwhile.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LookupError {
+    #[error("\"{name}\" cannot be asked for: {why}")]
+    Name { name: String, why: String },
+    #[error("no name server is known: {0}")]
+    NoServer(String),
+    #[error("the name server {0} does not answer")]
+    Silent(SocketAddr),
+    #[error("the name server {server} cannot be reached: {why}")]
+    Unreachable { server: SocketAddr, why: String },
+    #[error("the name server {server} answers {code} for {name}")]
+    Refused { server: SocketAddr, name: String, code: String },
+    #[error("the name server {server} answers for {name} what cannot be used: {why}")]
+    Unusable { server: SocketAddr, name: String, why: String },
+}
+
+impl LookupError {
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Name { .. } => "write a shorter name",
+            Self::NoServer(_) => "write \"nameserver <address>\" into /etc/resolv.conf",
+            Self::Silent(_) | Self::Unreachable { .. } => "try again, or look at /etc/resolv.conf",
+            Self::Refused { .. } | Self::Unusable { .. } => "try again, or look at the log of that name server",
+        }
+    }
+
+    /// Whether the name server works, as far as this tells, and only this name has a failure.
+    pub(super) fn concerns_one_name(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == rcode(ResponseCode::ServFail))
+    }
+}
+
+/// Asks name servers, the one that answered last before the others.
+pub struct Resolver {
+    /// Absent: the name servers were given.
+    files: Option<Files>,
+    view: ArcSwap<View>,
+}
+
+impl Resolver {
+    /// What this host asks by: `/etc/resolv.conf` with its search domains, and `/etc/hosts` before it. Both are read
+    /// again when they have changed. Without a `resolv.conf` that can be used every lookup fails until there is one.
+    pub fn system() -> Self {
+        Self::by_files(Files::system())
+    }
+
+    /// These name servers, asked by UDP, and by TCP where an answer is too long for it; no search domains and no hosts.
+    pub fn with_servers(servers: &[SocketAddr]) -> Self {
+        let conf = Conf { servers: servers.to_vec(), ..Conf::default() };
+        let view = View::new(conf, Arc::default(), Stamps::default(), "none was given".to_owned());
+        Self { files: None, view: ArcSwap::from_pointee(view) }
+    }
+
+    pub(super) fn by_files(files: Files) -> Self {
+        let view = View::new(Conf::default(), Arc::default(), Stamps::default(), String::new());
+        let resolver = Self { view: ArcSwap::from_pointee(view), files: Some(files) };
+        resolver.view();
+        resolver
+    }
+
+    /// How the world looks from here, now. That costs the look at two files of this host.
+    pub(super) fn view(&self) -> Arc<View> {
+        let view = self.view.load_full();
+        let Some(files) = &self.files else { return view };
+        let stamps = files.stamps();
+        if stamps == view.stamps {
+            return view;
+        }
+        // What cannot be read, or is being written just now, leaves what was there before.
+        let hosts = files.read_hosts().map_or_else(|_| Arc::clone(&view.hosts), Arc::new);
+        let (conf, trouble) = match files.read_conf() {
+            Ok(conf) => (conf, String::new()),
+            Err(trouble) => (view.conf.clone(), trouble),
+        };
+        let view = Arc::new(View::new(conf, hosts, stamps, trouble));
+        self.view.store(Arc::clone(&view));
+        view
+    }
+}
+
+/// What one lookup goes by from its beginning to its end.
+pub(super) struct View {
+    conf: Conf,
+    pub hosts: Arc<Hosts>,
+    stamps: Stamps,
+    servers: Vec<Server>,
+    /// The place of the server that answered last.
+    first: AtomicUsize,
+    /// Why `servers` is empty, if it is.
+    trouble: String,
+}
+
+struct Server {
+    address: SocketAddr,
+    hickory: TokioResolver,
+}
+
+/// What a name server said: that there are these records, or none.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub records: Vec<Record>,
+    /// Records that were not asked for but may be of use.
+    pub additionals: Vec<Record>,
+    /// The shortest of all records; of an absence what the zone says (RFC 2308), if it does.
+    pub ttl: Option<Duration>,
+}
+
+impl View {
+    fn new(conf: Conf, hosts: Arc<Hosts>, stamps: Stamps, mut trouble: String) -> Self {
+        let mut servers = Vec::new();
+        for address in &conf.servers {
+            match hickory(*address) {
+                Ok(hickory) => servers.push(Server { address: *address, hickory }),
+                Err(error) => trouble = error.to_string(),
+            }
+        }
+        Self { conf, hosts, stamps, servers, first: AtomicUsize::new(0), trouble }
+    }
+
+    /// The full names that `name` may stand for, in the order they are asked for (resolv.conf(5), `search` and
+    /// `ndots`). A name that ends with a dot stands for itself.
+    pub fn names(&self, name: &str) -> Result<Vec<Name>, LookupError> {
+        let invalid = |error| LookupError::Name { name: name.to_owned(), why: format!("{error}") };
+        let plain = Name::from_ascii(name).map_err(invalid)?;
+        let mut full = plain.clone();
+        full.set_fqdn(true);
+        if plain.is_fqdn() {
+            return Ok(vec![full]);
+        }
+        // Too long together with a domain, it stands for nothing there.
+        let mut names: Vec<Name> =
+            self.conf.search.iter().filter_map(|domain| plain.clone().append_domain(domain).ok()).collect();
+        let dots = name.bytes().filter(|byte| *byte == b'.').count();
+        let place = if dots >= self.conf.ndots { 0 } else { names.len() };
+        names.insert(place, full);
+        Ok(names)
+    }
+
+    /// Asks one server after the other until one answers. That a name does not exist is an answer.
+    pub async fn ask(&self, name: &Name, kind: RecordType, deadline: Instant) -> Result<Answer, LookupError> {
+        let first = self.first.load(Relaxed);
+        let by_turns = self.servers.iter().enumerate().cycle().skip(first).take(self.servers.len());
+        let mut failure = LookupError::NoServer(self.trouble.clone());
+        for (turn, (place, server)) in by_turns.enumerate() {
+            let is_last = turn + 1 == self.servers.len();
+            let patience = if is_last { deadline } else { deadline.min(Instant::now() + SERVER_PATIENCE) };
+            match timeout_at(patience, server.ask(name, kind)).await {
+                Ok(Ok(answer)) => {
+                    self.first.store(place, Relaxed);
+                    return Ok(answer);
+                }
+                Ok(Err(error)) => failure = error,
+                Err(_) => failure = LookupError::Silent(server.address),
+            }
+        }
+        Err(failure)
+    }
+}
+
+impl Server {
+    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Answer, LookupError> {
+        let server = self.address;
+        let refused = |code| LookupError::Refused { server, name: name.to_ascii(), code: rcode(code) };
+        let why = match self.hickory.lookup(name.clone(), kind).await {
+            Ok(found) => {
+                let (records, additionals) = (found.answers().to_vec(), found.additionals().to_vec());
+                let ttl = records.iter().map(|record| Duration::from_secs(record.ttl.into())).min();
+                return Ok(Answer { records, additionals, ttl });
+            }
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
+                // A server that is not meant to be asked names others in place of an answer.
+                ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => "it names other servers".to_owned(),
+                ResponseCode::NoError | ResponseCode::NXDomain => {
+                    let ttl = none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into()));
+                    return Ok(Answer { ttl, ..Answer::default() });
+                }
+                code => return Err(refused(code)),
+            },
+            Err(NetError::Dns(DnsError::ResponseCode(code))) => return Err(refused(code)),
+            Err(NetError::Timeout) => return Err(LookupError::Silent(server)),
+            Err(NetError::Io(error)) => return Err(LookupError::Unreachable { server, why: error.to_string() }),
+            Err(error) => error.to_string(),
+        };
+        Err(LookupError::Unusable { server, name: name.to_ascii(), why })
+    }
+}
+
+/// A code by the name operators know it by (RFC 1035, section 4.1.1).
+fn rcode(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::FormErr => "FORMERR".to_owned(),
+        ResponseCode::ServFail => "SERVFAIL".to_owned(),
+        ResponseCode::NotImp => "NOTIMP".to_owned(),
+        ResponseCode::Refused => "REFUSED".to_owned(),
+        other => format!("\"{other}\""),
+    }
+}
+
+fn hickory(server: SocketAddr) -> Result<TokioResolver, NetError> {
+    let mut config = NameServerConfig::udp_and_tcp(server.ip());
+    config.connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    for connection in &mut config.connections {
+        connection.port = server.port();
+    }
+    let config = ResolverConfig::from_parts(None, Vec::new(), vec![config]);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let options: &mut ResolverOpts = builder.options_mut();
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.timeout = EXCHANGE_TIMEOUT;
+    // An answer that cannot be read is asked for once more.
+    options.attempts = 1;
+    builder.build()
+}
