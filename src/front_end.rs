@@ -4,6 +4,7 @@
 //! thread for everything operators ask ([`crate::admin`]), and one that follows the files ([`crate::reload`]). This file
 //! is the only place that knows all parts.
 
+mod tend;
 mod worker;
 
 use std::io;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::admin::{self, Admin, SharedToken};
@@ -122,6 +123,7 @@ impl FrontEnd {
             };
             front_end.workers.push(start_thread(format!("worker-{index}"), |runtime| worker::run(runtime, setup))?);
         }
+        let catalog_changed = Arc::new(Notify::new());
         let published = Published {
             https_port: https.port(),
             metrics: Arc::clone(&metrics),
@@ -130,13 +132,18 @@ impl FrontEnd {
             catalog: Arc::clone(&catalog),
             token: Arc::clone(&token),
             listens_on: config.admin.listen.clone(),
+            catalog_changed: Arc::clone(&catalog_changed),
         };
         let publish = move |environment: &Environment| published.follow(environment);
         let reload = reload::start(environment, publish).map_err(StartError::Thread)?;
         front_end.reload = Some(reload.clone());
+        let tended = Arc::clone(&catalog);
         let admin = Admin { phases, metrics, certificates, catalog, token, reload };
         front_end.control = Some(start_thread("control".to_owned(), |runtime| {
+            runtime.spawn_local(tend::tend(tended, catalog_changed));
             runtime.block_on(admin.serve(admin_listener));
+            // A name that is being looked up is not waited for.
+            runtime.shutdown_background();
         })?);
         Ok(front_end)
     }
@@ -199,6 +206,7 @@ struct Published {
     token: SharedToken,
     /// What `admin.listen` was when its address was bound.
     listens_on: AdminListen,
+    catalog_changed: Arc<Notify>,
 }
 
 impl Published {
@@ -217,6 +225,7 @@ impl Published {
             let catalog = Arc::new(Catalog::new(config, self.https_port, &self.metrics, Some(&before)));
             self.catalog.store(Arc::clone(&catalog));
             catalog.take_effect(&before);
+            self.catalog_changed.notify_one();
         }
     }
 }

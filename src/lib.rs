@@ -24,6 +24,7 @@ pub mod demo;
 pub mod discovery;
 pub mod environment;
 pub mod front_end;
+pub mod health;
 pub mod listener;
 pub mod reload;
 pub mod scheduling;

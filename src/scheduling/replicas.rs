@@ -401,11 +401,11 @@ impl Replicas {
         self.looks_changed.notified().await;
     }
 
-    /// The replicas to be looked at now, each of which is to be told of by [`Replicas::looked`].
-    pub fn due(&self, now: Instant) -> Vec<Arc<Replica>> {
+    /// Up to `room` replicas to be looked at now, each of which is to be told of by [`Replicas::looked`].
+    pub fn due(&self, now: Instant, room: usize) -> Vec<Arc<Replica>> {
         let mut members = self.members();
         let due = members.present.iter_mut().filter(|member| member.condition.look_at.is_some_and(|at| at <= now));
-        let due = due.map(|member| {
+        let due = due.take(room).map(|member| {
             member.condition.look_at = None;
             Arc::clone(&member.replica)
         });
