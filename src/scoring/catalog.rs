@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::limits::ServiceLimits;
 use crate::config::{self, Auth, CnamePattern, ErrorFormat, HttpWhenTls, Limits, Paths, ReplicaAddress, TlsStatus};
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics};
 use crate::tls::NameTable;
@@ -48,6 +49,7 @@ pub struct Service {
     /// Bytes.
     pub max_body: u64,
     pub error_format: ErrorFormat,
+    pub(super) limits: ServiceLimits,
     deployments: Vec<Deployment>,
 }
 
@@ -66,10 +68,17 @@ pub struct Deployment {
 
 impl Catalog {
     /// Makes the snapshot that `config` describes. `https_port` is the port that was bound, which may differ from the
-    /// one configured when that is 0. A replica that was in `before` too is the same one, with its requests in flight.
+    /// one configured when that is 0. A replica that was in `before` too is the same one, with its requests in flight,
+    /// and limits go on counting.
     pub fn new(config: &config::Config, https_port: u16, metrics: &Metrics, before: Option<&Self>) -> Self {
         let known = before.map(Self::replicas).unwrap_or_default();
-        let services: Vec<_> = config.services.iter().map(|service| Service::new(service, metrics, &known)).collect();
+        let service_before = |name: &str| before?.services.get(*before?.by_name.get(name)?);
+        let service = |service: &config::Service| {
+            let limits =
+                ServiceLimits::new(service, service_before(service.name.as_str()).map(|before| &before.limits));
+            Service::new(service, metrics, &known, limits)
+        };
+        let services: Vec<_> = config.services.iter().map(service).collect();
         let by_name = services.iter().enumerate().map(|(index, service)| (service.name.clone(), index)).collect();
         Self {
             tls_status: config.tls.status,
@@ -155,7 +164,7 @@ fn guards(config: &config::Config) -> NameTable<Guard> {
 }
 
 impl Service {
-    fn new(service: &config::Service, metrics: &Metrics, known: &Known) -> Self {
+    fn new(service: &config::Service, metrics: &Metrics, known: &Known, limits: ServiceLimits) -> Self {
         let replica = |deployment: &config::Deployment, address: &ReplicaAddress| {
             let key = (service.name.as_str().into(), deployment.name.as_str().into(), address.clone());
             known.get(&key).map(Arc::clone).or_else(|| Replica::new(address.clone()))
@@ -175,6 +184,7 @@ impl Service {
             scoring_timeout: service.scoring_timeout,
             max_body: service.max_body,
             error_format: service.error_format,
+            limits,
             deployments: deployments.collect(),
         }
     }

@@ -2,14 +2,16 @@
 //! callers compare them.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::body::ResponseBody;
 use super::headers::MAX_FIELDS;
+use super::limits::{Excess, Kind};
 use crate::config::ErrorFormat;
 use crate::telemetry::metrics::REFUSALS;
 
@@ -29,6 +31,7 @@ pub enum Code {
     RequestTimeout,
     ScoringTimeout,
     ServiceNotFound,
+    TooManyRequests,
     Unauthorized,
 }
 
@@ -48,6 +51,7 @@ impl Code {
         Self::RequestTimeout,
         Self::ScoringTimeout,
         Self::ServiceNotFound,
+        Self::TooManyRequests,
         Self::Unauthorized,
     ];
 
@@ -66,6 +70,7 @@ impl Code {
             Self::RequestTimeout => "RequestTimeout",
             Self::ScoringTimeout => "ScoringTimeout",
             Self::ServiceNotFound => "ServiceNotFound",
+            Self::TooManyRequests => "TooManyRequests",
             Self::Unauthorized => "Unauthorized",
         }
     }
@@ -80,6 +85,7 @@ impl Code {
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ReplicaClosed => StatusCode::BAD_GATEWAY,
             Self::NoReadyReplicas => StatusCode::SERVICE_UNAVAILABLE,
@@ -104,8 +110,8 @@ impl Refusal {
         Self { code, message: message.into(), redirect: false, field: None }
     }
 
-    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.field = Some((name, HeaderValue::from_static(value)));
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.field = Some((name, value));
         self
     }
 
@@ -146,7 +152,8 @@ impl Refusal {
     }
 
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        Self::new(Code::MethodNotAllowed, format!("This path takes {allow}.")).with(ALLOW, allow)
+        Self::new(Code::MethodNotAllowed, format!("This path takes {allow}."))
+            .with(ALLOW, HeaderValue::from_static(allow))
     }
 
     pub fn misdirected(host: &str) -> Self {
@@ -184,9 +191,30 @@ impl Refusal {
         Self::new(Code::ServiceNotFound, format!("No such service: {service}."))
     }
 
+    /// Tells the caller when to come again (RFC 6585 section 4, RFC 9110 section 10.2.3): for a rate when it has a token
+    /// again, for requests in flight, of which nobody knows when they end, soon.
+    pub(super) fn too_many_requests(service: &str, excess: &Excess<'_>) -> Self {
+        let who = match excess.key {
+            Some(key) => format!("Key {key} of service {service} may"),
+            None => format!("Service {service} takes"),
+        };
+        let (what, retry_after) = match (&excess.kind, excess.key) {
+            (Kind::Rate { per_second, retry_after }, Some(_)) => {
+                (format!("make at most {per_second} requests per second"), *retry_after)
+            }
+            (Kind::Rate { per_second, retry_after }, None) => {
+                (format!("at most {per_second} requests per second"), *retry_after)
+            }
+            (Kind::InFlight { max }, Some(_)) => (format!("have at most {max} requests at once"), Duration::ZERO),
+            (Kind::InFlight { max }, None) => (format!("at most {max} requests at once"), Duration::ZERO),
+        };
+        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        Self::new(Code::TooManyRequests, format!("{who} {what}.")).with(RETRY_AFTER, seconds.max(1).into())
+    }
+
     pub fn unauthorized(service: &str) -> Self {
         Self::new(Code::Unauthorized, format!("Missing or wrong key for service {service}."))
-            .with(WWW_AUTHENTICATE, "Bearer")
+            .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
     pub fn status(&self) -> StatusCode {

@@ -15,7 +15,9 @@ use super::caller::Caller;
 use super::catalog::{Deployment, ServiceRef};
 use super::error::{Code, Refusal};
 use super::id::RequestId;
+use super::limits::Admission;
 use super::worker::Worker;
+use crate::config::Auth;
 use crate::telemetry::access;
 use crate::telemetry::metrics::{DeploymentMetrics, RequestMetrics};
 use crate::upstream::{Replica, Times};
@@ -36,6 +38,10 @@ pub struct Exchange {
     /// What the caller named as host, with the port if it gave one.
     pub host: OnceCell<HeaderValue>,
     pub service: OnceCell<ServiceRef>,
+    /// The place in the service of the key that the caller has.
+    pub key: Cell<Option<usize>>,
+    /// Its places under the limits of requests in flight, held until the exchange is over.
+    pub(super) admission: OnceCell<Admission>,
     deployment: Cell<Option<usize>>,
     pub replica: OnceCell<Arc<Replica>>,
     /// When a replica was first sought.
@@ -99,6 +105,8 @@ impl Exchange {
             version: request.version(),
             host: OnceCell::new(),
             service: OnceCell::new(),
+            key: Cell::new(None),
+            admission: OnceCell::new(),
             deployment: Cell::new(None),
             replica: OnceCell::new(),
             asked: Cell::new(None),
@@ -152,6 +160,12 @@ impl Exchange {
 
     pub fn deployment(&self) -> Option<&Deployment> {
         self.service.get()?.deployments().get(self.deployment.get()?)
+    }
+
+    /// The name of the caller's key.
+    fn key_name(&self) -> Option<&str> {
+        let (Auth::Keys(keys), Some(index)) = (&self.service.get()?.auth, self.key.get()) else { return None };
+        keys.get(index).map(|key| &*key.name)
     }
 
     /// This thread's figures of the deployment, or of the requests that reached none.
@@ -225,6 +239,7 @@ impl Exchange {
             method: Some(self.method.as_str()),
             path: Some(path.split_at(path.floor_char_boundary(MAX_LOGGED_PATH)).0),
             service: self.service.get().map(|service| &*service.name),
+            key: self.key_name(),
             deployment: self.deployment().map(|deployment| &*deployment.name),
             replica: self.replica.get().and_then(|replica| replica.authority().to_str().ok()),
             status: self.status.get().map(|status| status.as_u16()),
