@@ -16,6 +16,7 @@ pub mod headers;
 mod host;
 mod id;
 mod key;
+mod limits;
 mod observe;
 pub mod route;
 pub mod worker;
@@ -45,7 +46,7 @@ use self::host::Host;
 use self::observe::Call;
 use self::route::{Resource, Route};
 use self::worker::Worker;
-use crate::config::{HttpWhenTls, TlsStatus};
+use crate::config::{Auth, HttpWhenTls, TlsStatus};
 use crate::upstream::AnswerBody;
 
 pub use id::RequestId;
@@ -99,9 +100,12 @@ fn decide(request: Request<Incoming>, exchange: &Rc<Exchange>) -> Result<(Reques
     let service = exchange.route(service);
     route.resource.check_method(&head.method)?;
 
-    if !key::is_authorized(&service.auth, &head.headers) {
-        return Err(Refusal::unauthorized(&service.name));
+    if let Auth::Keys(keys) = &service.auth {
+        let key = key::find(keys, &head.headers).ok_or_else(|| Refusal::unauthorized(&service.name))?;
+        exchange.key.set(Some(key));
     }
+    let admission = service.limits.admit(exchange.key.get());
+    let _ = exchange.admission.set(admission.map_err(|excess| Refusal::too_many_requests(&service.name, &excess))?);
     check_length(&head.headers, service.max_body)?;
     body.allow(service.max_body);
     let timeout = timeout(&head.headers, service.scoring_timeout)?;

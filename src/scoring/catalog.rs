@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::limits::ServiceLimits;
 use crate::config::{
     self, Auth, CnamePattern, ErrorFormat, HealthChecks, HttpWhenTls, Limits, Paths, Source, TlsStatus,
 };
@@ -54,6 +55,7 @@ pub struct Service {
     pub max_queue_wait: Duration,
     max_queue: usize,
     pub queue: Arc<Queue>,
+    pub(super) limits: ServiceLimits,
     deployments: Vec<Deployment>,
 }
 
@@ -76,11 +78,15 @@ pub struct Deployment {
 impl Catalog {
     /// Makes the snapshot that `config` describes. `https_port` is the port that was bound, which may differ from the
     /// one configured when that is 0. What was in `before` too goes on as it is until [`Catalog::take_effect`]: replicas
-    /// with their permits, queues with those who wait.
+    /// with their permits, queues with those who wait; limits go on counting.
     pub fn new(config: &config::Config, https_port: u16, metrics: &Metrics, before: Option<&Self>) -> Self {
         let mut known = before.map(Self::known).unwrap_or_default();
-        let services: Vec<_> =
-            config.services.iter().map(|service| Service::new(service, metrics, &mut known)).collect();
+        let service_before = |name: &str| before?.services.get(*before?.by_name.get(name)?);
+        let service = |service: &config::Service| {
+            let before = service_before(service.name.as_str()).map(|before| &before.limits);
+            Service::new(service, metrics, &mut known, ServiceLimits::new(service, before))
+        };
+        let services: Vec<_> = config.services.iter().map(service).collect();
         let by_name = services.iter().enumerate().map(|(index, service)| (service.name.clone(), index)).collect();
         known.retain(|_, replicas| replicas.is_busy());
         Self {
@@ -168,7 +174,7 @@ fn guards(config: &config::Config) -> NameTable<Guard> {
 }
 
 impl Service {
-    fn new(service: &config::Service, metrics: &Metrics, known: &mut Known) -> Self {
+    fn new(service: &config::Service, metrics: &Metrics, known: &mut Known, limits: ServiceLimits) -> Self {
         let name = service.name.as_str();
         let queue = known.iter().find(|((service, _), _)| &**service == name);
         let queue = queue.map(|(_, replicas)| Arc::clone(replicas.lane().queue()));
@@ -186,6 +192,7 @@ impl Service {
             error_format: service.error_format,
             max_queue_wait: service.max_queue_wait,
             max_queue: service.max_queue,
+            limits,
             deployments: deployments.collect(),
             queue,
         }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::body::ResponseBody;
 use super::headers::MAX_FIELDS;
+use super::limits::{Excess, Kind};
 use crate::config::ErrorFormat;
 use crate::telemetry::metrics::REFUSALS;
 
@@ -34,6 +35,7 @@ pub enum Code {
     RequestTimeout,
     ScoringTimeout,
     ServiceNotFound,
+    TooManyRequests,
     Unauthorized,
 }
 
@@ -54,6 +56,7 @@ impl Code {
         Self::RequestTimeout,
         Self::ScoringTimeout,
         Self::ServiceNotFound,
+        Self::TooManyRequests,
         Self::Unauthorized,
     ];
 
@@ -73,6 +76,7 @@ impl Code {
             Self::RequestTimeout => "RequestTimeout",
             Self::ScoringTimeout => "ScoringTimeout",
             Self::ServiceNotFound => "ServiceNotFound",
+            Self::TooManyRequests => "TooManyRequests",
             Self::Unauthorized => "Unauthorized",
         }
     }
@@ -87,6 +91,7 @@ impl Code {
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ReplicaClosed => StatusCode::BAD_GATEWAY,
             Self::NoReadyReplicas | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
@@ -201,6 +206,27 @@ impl Refusal {
 
     pub fn service_not_found(service: &str) -> Self {
         Self::new(Code::ServiceNotFound, format!("No such service: {service}."))
+    }
+
+    /// Tells the caller when to come again (RFC 6585 section 4, RFC 9110 section 10.2.3): for a rate when it has a token
+    /// again, for requests in flight, of which nobody knows when they end, soon.
+    pub(super) fn too_many_requests(service: &str, excess: &Excess<'_>) -> Self {
+        let who = match excess.key {
+            Some(key) => format!("Key {key} of service {service} may"),
+            None => format!("Service {service} takes"),
+        };
+        let (what, retry_after) = match (&excess.kind, excess.key) {
+            (Kind::Rate { per_second, retry_after }, Some(_)) => {
+                (format!("make at most {per_second} requests per second"), *retry_after)
+            }
+            (Kind::Rate { per_second, retry_after }, None) => {
+                (format!("at most {per_second} requests per second"), *retry_after)
+            }
+            (Kind::InFlight { max }, Some(_)) => (format!("have at most {max} requests at once"), Duration::ZERO),
+            (Kind::InFlight { max }, None) => (format!("at most {max} requests at once"), Duration::ZERO),
+        };
+        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        Self::new(Code::TooManyRequests, format!("{who} {what}.")).with(RETRY_AFTER, seconds.max(1).into())
     }
 
     pub fn unauthorized(service: &str) -> Self {

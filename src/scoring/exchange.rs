@@ -15,7 +15,9 @@ use super::caller::Caller;
 use super::catalog::{Deployment, ServiceRef};
 use super::error::{Code, Refusal};
 use super::id::RequestId;
+use super::limits::Admission;
 use super::worker::Worker;
+use crate::config::{Auth, Key, Priority};
 use crate::scheduling::{Rank, Replica};
 use crate::telemetry::access;
 use crate::telemetry::metrics::{DeploymentMetrics, RequestMetrics};
@@ -37,6 +39,10 @@ pub struct Exchange {
     /// What the caller named as host, with the port if it gave one.
     pub host: OnceCell<HeaderValue>,
     service: OnceCell<ServiceRef>,
+    /// The place in the service of the key that the caller has.
+    pub key: Cell<Option<usize>>,
+    /// Its places under the limits of requests in flight, held until the exchange is over.
+    pub(super) admission: OnceCell<Admission>,
     deployment: Cell<Option<usize>>,
     /// Where it went when the deployment it waited for was gone.
     moved: OnceCell<(ServiceRef, usize)>,
@@ -107,6 +113,8 @@ impl Exchange {
             version: request.version(),
             host: OnceCell::new(),
             service: OnceCell::new(),
+            key: Cell::new(None),
+            admission: OnceCell::new(),
             deployment: Cell::new(None),
             moved: OnceCell::new(),
             replica: RefCell::new(None),
@@ -188,9 +196,19 @@ impl Exchange {
         self.service.get()?.deployments().get(self.deployment.get()?)
     }
 
+    /// The caller's key, if it needed one.
+    fn key(&self) -> Option<&Key> {
+        let (Auth::Keys(keys), Some(index)) = (&self.service.get()?.auth, self.key.get()) else { return None };
+        keys.get(index)
+    }
+
     /// Who goes before whom if it has to wait.
     pub fn rank(&self) -> Rank {
-        Rank::Normal
+        match self.key().map(|key| key.priority) {
+            Some(Priority::High) => Rank::High,
+            Some(Priority::Normal) | None => Rank::Normal,
+            Some(Priority::Low) => Rank::Low,
+        }
     }
 
     /// This thread's figures of the deployment, or of the requests that reached none.
@@ -267,6 +285,7 @@ impl Exchange {
             method: Some(self.method.as_str()),
             path: Some(path.split_at(path.floor_char_boundary(MAX_LOGGED_PATH)).0),
             service: self.service().map(|service| &*service.name),
+            key: self.key().map(|key| &*key.name),
             deployment: self.deployment().map(|deployment| &*deployment.name),
             replica: replica.as_ref().and_then(|replica| replica.endpoint().authority().to_str().ok()),
             status: self.status.get().map(|status| status.as_u16()),

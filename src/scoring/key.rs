@@ -5,16 +5,18 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::config::{Auth, Key};
+use crate::config::Key;
 
-/// Whether the caller may go on.
-pub fn is_authorized(auth: &Auth, headers: &HeaderMap) -> bool {
-    let Auth::Keys(keys) = auth else { return true };
-    let Some(key) = bearer(headers) else { return false };
-    let hash = digest(&SHA256, key);
-    let is = |expected: &Key| verify_slices_are_equal(hash.as_ref(), expected.hash.as_bytes()).is_ok();
-    // All are always compared, so that time tells nothing.
-    keys.iter().fold(false, |found, key| found | is(key))
+/// The place among `keys` of the one that the caller has; of two that are the same, the first.
+pub fn find(keys: &[Key], headers: &HeaderMap) -> Option<usize> {
+    let hash = digest(&SHA256, bearer(headers)?);
+    let mut found = None;
+    // All are always compared, so that time does not tell which is near or where one was found.
+    for (index, key) in keys.iter().enumerate() {
+        let is_equal = verify_slices_are_equal(hash.as_ref(), key.hash.as_bytes()).is_ok();
+        found = found.or(is_equal.then_some(index));
+    }
+    found
 }
 
 /// The key of the one `Authorization` field there may be.

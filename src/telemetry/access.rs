@@ -49,6 +49,9 @@ pub struct Line<'a> {
     pub path: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<&'a str>,
+    /// The name of the key that the caller has; never the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deployment: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +119,7 @@ impl<'a> Line<'a> {
             method: None,
             path: None,
             service: None,
+            key: None,
             deployment: None,
             replica: None,
             status: None,

@@ -13,7 +13,7 @@ use crate::support::{CNAME, Captured, Environment, PATIENCE, Replica, Reply, SCO
 const PRIMARY: &str = "primary-key-of-iris-0123456789";
 const SECONDARY: &str = "secondary-key-of-iris-0123456789";
 
-fn sha256(key: &str) -> String {
+pub fn sha256(key: &str) -> String {
     digest(&SHA256, key.as_bytes()).as_ref().iter().fold(String::new(), |mut hex, byte| {
         write!(hex, "{byte:02x}").expect("memory");
         hex

@@ -16,6 +16,7 @@ mod framing;
 mod headers;
 mod host;
 mod keys;
+mod limits;
 mod plain_http;
 mod reload;
 mod replicas;
