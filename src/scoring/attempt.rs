@@ -82,11 +82,11 @@ impl Drop for Attempt {
         if exchange.times.connected.get().is_none() || !is_its_turn {
             return;
         }
-        replica.note_given_up(held, now);
         let patience = match replica.pace().bound() {
             Some(usual) => usual.max(LEAST_SILENCE),
             None => exchange.service().map_or(Duration::MAX, |service| service.scoring_timeout),
         };
+        replica.note_given_up(held, now);
         if held >= patience {
             self.tell(Failure::Silent(held));
         }

@@ -176,7 +176,8 @@ fn guards(config: &config::Config) -> NameTable<Guard> {
 impl Service {
     fn new(service: &config::Service, metrics: &Metrics, known: &mut Known, limits: ServiceLimits) -> Self {
         let name = service.name.as_str();
-        let queue = known.iter().find(|((service, _), _)| &**service == name);
+        let any_deployment = known.range((name.into(), Box::default())..).next();
+        let queue = any_deployment.filter(|((service, _), _)| &**service == name);
         let queue = queue.map(|(_, replicas)| Arc::clone(replicas.lane().queue()));
         let queue = queue.unwrap_or_else(|| Arc::new(Queue::new(service.max_queue)));
         let deployments = service.deployments.iter().map(|deployment| {
