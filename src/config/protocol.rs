@@ -47,7 +47,9 @@ impl Protocol {
         let (score, health) = match self {
             Self::AzureMl => ("/score".to_owned(), "/".to_owned()),
             Self::MlFlow | Self::SageMaker => ("/invocations".to_owned(), "/ping".to_owned()),
-            Self::KserveV1 | Self::TfServing => (format!("/v1/models/{model}:predict"), format!("/v1/models/{model}")),
+            Self::KserveV1 => (format!("/v1/models/{model}:predict"), format!("/v1/models/{model}")),
+            // Its status of a model is a success while that loads, and after it failed to; metadata are of loaded ones.
+            Self::TfServing => (format!("/v1/models/{model}:predict"), format!("/v1/models/{model}/metadata")),
             Self::KserveV2 => (format!("/v2/models/{model}/infer"), format!("/v2/models/{model}/ready")),
             Self::TorchServe => (format!("/predictions/{model}"), "/ping".to_owned()),
         };
@@ -144,6 +146,12 @@ mod tests {
         for wrong in wrong {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_model_of_tfserving_is_not_called_ready_for_having_a_status() {
+        assert_eq!(Protocol::KserveV1.paths("iris").health, "/v1/models/iris");
+        assert_eq!(Protocol::TfServing.paths("iris").health, "/v1/models/iris/metadata");
     }
 
     #[test]

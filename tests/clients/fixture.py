@@ -136,16 +136,19 @@ def process(command, **options):
             started.wait()
 
 
+def iris(replica_port):
+    return f'[[service]]\nname = "iris"\nauth = false\nreplicas = ["http://127.0.0.1:{replica_port}"]\n'
+
+
 @contextmanager
-def front_end(binary, directory, replica_port):
-    """scorefront as it comes: nothing about TLS is set but the certificates."""
+def front_end(binary, directory, services):
+    """scorefront as it comes, with services in TOML: nothing about TLS is set but the certificates."""
     tables = "".join(
         f'[[cname]]\nname = "{name}"\ncert_pem = "{file}.pem"\nkey_pem = "{file}.key"\n'
         for name, file in ((CNAME, "ecdsa"), (CNAME, "rsa"), (OTHER_CNAME, "other")))
     (directory / "scorefront.toml").write_text(
         '[frontend]\nhttps = "127.0.0.1:0"\ndrain_grace = "0s"\ndrain_timeout = "1s"\n'
-        '[admin]\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\naccess = false\n' + tables +
-        f'[[service]]\nname = "iris"\nauth = false\nreplicas = ["http://127.0.0.1:{replica_port}"]\n')
+        '[admin]\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\naccess = false\n' + tables + services)
     events = directory / "events.log"
     with open(events, "wb") as log, \
             process([binary, "serve", "--config", directory / "scorefront.toml"], stderr=log) as started:

@@ -18,8 +18,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from fixture import (ANSWER, CNAME, OTHER_CNAME, SCORE, UNKNOWN_CNAME, Results, default_binary, front_end, need,
-                     replica, write_certificates)
+from fixture import (ANSWER, CNAME, OTHER_CNAME, SCORE, UNKNOWN_CNAME, Results, default_binary, front_end, iris,
+                     need, replica, write_certificates)
 
 HERE = Path(__file__).resolve().parent
 BODY = ANSWER.decode()
@@ -208,7 +208,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory, replica() as replica_port:
         directory = Path(directory)
         write_certificates(directory)
-        with front_end(binary.resolve(), directory, replica_port) as target:
+        with front_end(binary.resolve(), directory, iris(replica_port)) as target:
             for name in arguments.only or CLIENTS:
                 results.check(name, lambda name=name: CLIENTS[name](target))
     sys.exit(results.failures > 0)

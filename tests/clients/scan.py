@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fixture import (CI, CNAME, ROOT, Missing, Results, default_binary, front_end, need, replica, weak_nginx,
+from fixture import (CI, CNAME, ROOT, Missing, Results, default_binary, front_end, iris, need, replica, weak_nginx,
                      write_certificates)
 
 SSLYZE = "sslyze==6.3.1"
@@ -168,7 +168,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory, replica() as replica_port:
         directory = Path(directory)
         write_certificates(directory)
-        with front_end(binary.resolve(), directory, replica_port) as target:
+        with front_end(binary.resolve(), directory, iris(replica_port)) as target:
             for name in names:
                 results.check(f"{name} finds no weakness in the front end",
                               lambda name=name: find_nothing(SCANNERS[name], target, directory))

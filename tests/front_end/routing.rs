@@ -25,7 +25,7 @@ async fn the_prefix_becomes_the_path_of_the_deployments_protocol() {
         ("protocol = 'kserve-v1'", "/v1/models/iris:predict", "/v1/models/iris"),
         ("protocol = 'kserve-v2'", "/v2/models/iris/infer", "/v2/models/iris/ready"),
         ("protocol = 'kserve-v2'\nmodel = 'flowers'", "/v2/models/flowers/infer", "/v2/models/flowers/ready"),
-        ("protocol = 'tfserving'", "/v1/models/iris:predict", "/v1/models/iris"),
+        ("protocol = 'tfserving'", "/v1/models/iris:predict", "/v1/models/iris/metadata"),
         ("protocol = 'torchserve'", "/predictions/iris", "/ping"),
         ("path = '/own'\nhealth_path = '/healthz'", "/own", "/healthz"),
     ] {
