@@ -44,6 +44,8 @@ struct Caller {
 
 struct Outcome {
     due: Instant,
+    /// When its turn came: later than due only if this program, or the machine, is.
+    begun: Instant,
     sent: Instant,
     done: Instant,
     /// A status, or what went wrong.
@@ -140,14 +142,15 @@ impl Caller {
     }
 
     async fn call(&self, due: Instant, call: Call) {
-        let mut sent = due;
+        let begun = Instant::now();
+        let mut sent = begun;
         let result = timeout(self.patience, self.exchange(call, &mut sent)).await.unwrap_or_else(|_| {
             // Its connection was dropped with it.
             self.open.set(self.open.get() - 1);
             Err("patience")
         });
         if call.counts {
-            self.outcomes.borrow_mut().push(Outcome { due, sent, done: Instant::now(), result });
+            self.outcomes.borrow_mut().push(Outcome { due, begun, sent, done: Instant::now(), result });
         }
     }
 
@@ -198,7 +201,7 @@ fn summary(outcomes: &[Outcome], schedule: &Schedule, deadline: Duration, opened
     let (mut answered, mut refused, mut lag) = (Vec::new(), BTreeMap::<u16, Vec<Duration>>::new(), Vec::new());
     let mut errors = BTreeMap::<&str, usize>::new();
     for outcome in outcomes {
-        lag.push(outcome.sent - outcome.due);
+        lag.push(outcome.begun - outcome.due);
         match outcome.result {
             Ok(200..300) => answered.push(outcome.done - outcome.due),
             Ok(status) => refused.entry(status).or_default().push(outcome.done - outcome.sent),
