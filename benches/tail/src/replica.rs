@@ -191,7 +191,8 @@ impl Replica {
             }
             let patience = if buffer.is_empty() && !idle { IDLE } else { PATIENCE };
             match timeout(patience, stream.read_buf(buffer)).await {
-                Ok(Ok(0)) if buffer.is_empty() => return Ok(None),
+                // Some proxies end a connection that they do not need any more by resetting it.
+                Ok(Ok(0) | Err(_)) if buffer.is_empty() => return Ok(None),
                 Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => drop(read?),
                 Err(_) if began.elapsed() < PATIENCE => {
