@@ -28,7 +28,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -107,7 +107,7 @@ fn decide(request: Request<Incoming>, exchange: &Rc<Exchange>) -> Result<(Reques
     let admission = service.limits.admit(exchange.key.get());
     let _ = exchange.admission.set(admission.map_err(|excess| Refusal::too_many_requests(&service.name, &excess))?);
     check_length(&head.headers, service.max_body)?;
-    body.allow(service.max_body);
+    body.allow(service.max_body, head.headers.contains_key(EXPECT));
     let timeout = timeout(&head.headers, service.scoring_timeout)?;
     if timeout.is_zero() {
         return Err(Refusal::scoring_timeout(0));

@@ -2,12 +2,13 @@
 //! caller, counted and bounded in its silences. Both are streamed frame by frame and never held.
 
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -29,6 +30,10 @@ pub enum BodyError {
     Silent,
 }
 
+/// A body of up to so many bytes is there as a whole before a replica is asked: a caller that sends slowly keeps no
+/// replica, and one that hangs up while it waits is noticed. As much as hyper reads at once in any case.
+const GATHERED: u64 = 64 * 1024;
+
 /// A caller's body on its way to a replica. Trailers are dropped (RFC 9110 section 6.5.1): in HTTP/1.1 a replica
 /// might take them for header fields.
 pub struct RequestBody {
@@ -38,6 +43,11 @@ pub struct RequestBody {
     /// Bytes that may still come.
     allowance: u64,
     ended: bool,
+    /// Whether the caller sends it only once it is asked for.
+    is_expecting: bool,
+    /// Read already and not passed on yet: the first part, or all if there are more.
+    gathered: Bytes,
+    more: BytesMut,
 }
 
 impl RequestBody {
@@ -47,12 +57,83 @@ impl RequestBody {
         if ended {
             exchange.upload.set(Upload::Complete);
         }
-        Self { incoming: Some(incoming), exchange, allowance: 0, ended }
+        Self {
+            incoming: Some(incoming),
+            exchange,
+            allowance: 0,
+            ended,
+            is_expecting: false,
+            gathered: Bytes::new(),
+            more: BytesMut::new(),
+        }
     }
 
-    /// Lets it have up to `max_body` bytes.
-    pub fn allow(&mut self, max_body: u64) {
+    /// Lets it have up to `max_body` bytes. `is_expecting`: the caller sends them only once they are read (`Expect:
+    /// 100-continue`, RFC 9110 section 10.1.1).
+    pub fn allow(&mut self, max_body: u64, is_expecting: bool) {
         self.allowance = max_body;
+        self.is_expecting = is_expecting;
+    }
+
+    /// Whether it is to be [gathered](Self::poll_gather) before anything else is done with it. A body of unknown length is
+    /// not: its caller may wait for the answer to the first part before it sends the next. Nor is one that the caller need
+    /// not send at all if there is no room for it.
+    pub fn is_small(&self) -> bool {
+        !self.ended && !self.is_expecting && self.size_hint().exact().is_some_and(|length| length <= GATHERED)
+    }
+
+    /// Reads it to its end, and keeps it.
+    ///
+    /// # Errors
+    ///
+    /// The body broke off.
+    pub fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        while !self.ended {
+            match ready!(self.poll_incoming(cx)) {
+                Some(Ok(data)) if self.gathered.is_empty() && self.more.is_empty() => self.gathered = data,
+                Some(Ok(data)) => {
+                    self.more.extend_from_slice(&mem::take(&mut self.gathered));
+                    self.more.extend_from_slice(&data);
+                }
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        loop {
+            let polled = Pin::new(&mut *incoming).poll_frame(cx);
+            self.exchange.awaits_body.set(polled.is_pending());
+            let frame = ready!(polled);
+            let data = match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => data,
+                Some(Ok(Err(_trailers))) => continue,
+                Some(Err(error)) => {
+                    self.exchange.upload.set(Upload::Broken);
+                    return Poll::Ready(Some(Err(BodyError::Caller(error))));
+                }
+                None => {
+                    self.ended = true;
+                    self.exchange.upload.set(Upload::Complete);
+                    return Poll::Ready(None);
+                }
+            };
+            let length = data.len() as u64;
+            self.exchange.request_bytes.set(self.exchange.request_bytes.get() + length);
+            let Some(rest) = self.allowance.checked_sub(length) else {
+                self.exchange.upload.set(Upload::TooLarge);
+                return Poll::Ready(Some(Err(BodyError::TooLarge)));
+            };
+            self.allowance = rest;
+            if incoming.is_end_stream() {
+                self.ended = true;
+                self.exchange.upload.set(Upload::Complete);
+            }
+            return Poll::Ready(Some(Ok(data)));
+        }
     }
 }
 
@@ -61,45 +142,26 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        loop {
-            let polled = Pin::new(&mut *incoming).poll_frame(cx);
-            this.exchange.awaits_body.set(polled.is_pending());
-            let frame = ready!(polled);
-            let data = match frame.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => data,
-                Some(Ok(Err(_trailers))) => continue,
-                Some(Err(error)) => {
-                    this.exchange.upload.set(Upload::Broken);
-                    return Poll::Ready(Some(Err(BodyError::Caller(error))));
-                }
-                None => {
-                    this.ended = true;
-                    this.exchange.upload.set(Upload::Complete);
-                    return Poll::Ready(None);
-                }
-            };
-            let length = data.len() as u64;
-            this.exchange.request_bytes.set(this.exchange.request_bytes.get() + length);
-            let Some(rest) = this.allowance.checked_sub(length) else {
-                this.exchange.upload.set(Upload::TooLarge);
-                return Poll::Ready(Some(Err(BodyError::TooLarge)));
-            };
-            this.allowance = rest;
-            if incoming.is_end_stream() {
-                this.ended = true;
-                this.exchange.upload.set(Upload::Complete);
-            }
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+        if !self.more.is_empty() {
+            self.gathered = self.more.split().freeze();
         }
+        if !self.gathered.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.gathered)))));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.poll_incoming(cx).map(|data| data.map(|data| data.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended
+        self.ended && self.gathered.is_empty() && self.more.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.ended {
+            return SizeHint::with_exact((self.gathered.len() + self.more.len()) as u64);
+        }
         self.incoming.as_ref().map(Body::size_hint).unwrap_or_default()
     }
 }
@@ -201,7 +263,7 @@ impl Source {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
             Self::Own(text) if text.is_empty() => Poll::Ready(None),
-            Self::Own(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
+            Self::Own(text) => Poll::Ready(Some(Ok(Frame::data(mem::take(text))))),
             Self::Replica { answer, patience, alarm, last_part, broken } => {
                 if let Some(error) = broken.take() {
                     return Poll::Ready(Some(Err(BodyError::Replica(error))));

@@ -3,6 +3,7 @@
 //!
 //! Who waits where, and which replica is next, is decided in [`crate::scheduling`]; this turns it into what a caller is told.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub async fn dispatch(
     mut request: Request<RequestBody>,
     deadline: Instant,
 ) -> Result<Response<AnswerBody<RequestBody, Attempt>>, Refusal> {
+    if request.body().is_small() {
+        poll_fn(|cx| request.body_mut().poll_gather(cx)).await.map_err(|_| Refusal::broken_body())?;
+    }
     let mut now = Instant::now();
     exchange.asked.set(Some(now));
     let mut permit = match deployment(exchange)?.replicas.try_take(now) {
@@ -189,7 +193,7 @@ fn broken(exchange: &Exchange, attempt: Attempt, cause: &hyper::Error) -> Refusa
         }
         (Upload::Broken, _) => {
             attempt.end();
-            Refusal::bad_request("The request body is malformed or broke off.")
+            Refusal::broken_body()
         }
         _ => {
             tracing::debug!(replica = %attempt.replica().endpoint().address(), %cause, "no answer");

@@ -131,6 +131,10 @@ impl Refusal {
         Self::new(Code::BadRequest, message)
     }
 
+    pub fn broken_body() -> Self {
+        Self::bad_request("The request body is malformed or broke off.")
+    }
+
     pub fn body_too_large(limit: u64) -> Self {
         Self::new(Code::BodyTooLarge, format!("The request body is larger than the limit of {limit} bytes."))
     }

@@ -69,7 +69,7 @@ async fn a_caller_who_hangs_up_during_the_upload_frees_the_replica_at_once() {
     let replica = busy();
     let front = Environment::iris(&[&replica]).start();
     let mut wire = front.wire().await;
-    wire.post("Content-Length: 10\r\n", "x").await;
+    wire.post("Content-Length: 100000\r\n", "x").await;
     replica.saw(1).await;
     drop(wire);
     replica.is_free().await;

@@ -135,7 +135,10 @@ async fn a_key_that_is_at_its_limit_leaves_another_alone() {
 async fn keys_have_their_places_and_share_those_of_the_service() {
     let gate = Gate::new();
     let replica = Replica::start([Step::ReadBody, Step::Wait(gate.clone()), ok("done")]);
-    let front = keyed(&replica, "max_requests_in_flight = 2", "", "max_requests_in_flight = 1").threads(2).start();
+    let front = keyed(&replica, "max_requests_in_flight = 2", "", "max_requests_in_flight = 1")
+        .without_permits()
+        .threads(2)
+        .start();
     let mut caller = front.http2().await;
     let fields = |key: &str| format!("Authorization: Bearer {key}\r\n");
     let mut batch = call_in_flight(&front, &replica, &fields(BATCH)).await;
@@ -157,7 +160,7 @@ async fn limits_go_on_counting_when_the_configuration_changes() {
     let gate = Gate::new();
     let replica = Replica::start([Step::ReadBody, Step::Wait(gate.clone()), ok("done")]);
     let replica = &replica;
-    let mut front = Environment::iris(&[replica]).set("reload", ASKED).threads(2).start();
+    let mut front = Environment::iris(&[replica]).set("reload", ASKED).without_permits().threads(2).start();
     front.row(CNAME).await;
     let change = |max: usize, more: &'static str| {
         let keys = format!("max_requests_in_flight = {max}\n{more}");
