@@ -25,6 +25,9 @@ use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, ConnectError, Failure};
 /// What a caller is told to wait if nothing is known.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
+/// A wait that is expected to take so many times what it may take is not begun.
+const OUT_OF_REACH: u32 = 4;
+
 /// Has `request` answered by a replica of the deployment noted in `exchange`. The deadline is the caller's to keep; it is
 /// needed here to tell what is hopeless.
 pub async fn dispatch(
@@ -131,10 +134,11 @@ async fn wait(exchange: &Exchange, rank: Rank, deadline: Instant) -> Result<Opti
 }
 
 /// Whether a request that came now would wait in vain, as far as can be told. Measurements err, so the first that wait, one
-/// for each slot, always may.
+/// for each slot, always may, and `max_queue_wait`, which costs nobody anything but patience, has to be out of reach.
 fn is_hopeless(forecast: &Forecast, left: Duration, max_queue_wait: Duration) -> bool {
     forecast.ahead >= forecast.slots
-        && (forecast.wait > max_queue_wait || forecast.wait.saturating_add(forecast.service) > left)
+        && (forecast.wait > max_queue_wait.saturating_mul(OUT_OF_REACH)
+            || forecast.wait.saturating_add(forecast.service) > left)
 }
 
 /// Finds the request another deployment of its service in the configuration as it is now.

@@ -157,7 +157,9 @@ impl Exchange {
             let connected = self.times.connected.get();
             let waits = self.waits_since.get().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
             stages.queue = self.queued.get() + waits;
-            stages.connect = connected.unwrap_or(now).saturating_duration_since(asked).saturating_sub(stages.queue);
+            if self.replica.borrow().is_some() {
+                stages.connect = connected.unwrap_or(now).saturating_duration_since(asked).saturating_sub(stages.queue);
+            }
             stages.model = connected.map(|connected| self.times.answered.get().unwrap_or(now) - connected);
         }
         self.stages.set(Some(stages));
