@@ -54,6 +54,7 @@ fn a_port_in_use_is_told_with_its_key_and_the_remedy() {
 fn stop_under_load(protocol: &[&str]) -> H2load {
     let replica = Stub::start();
     let environment = Environment::new().set("frontend.drain_grace", "300ms");
+    let environment = environment.set("defaults.max_concurrent_requests_per_replica", 0);
     let front_end = environment.service("iris", replica.address).serve();
     let (load, exit) = thread::scope(|scope| {
         let load = scope.spawn(|| h2load(&front_end, "iris", &[&["-n200000", "-c64"], protocol].concat()));
