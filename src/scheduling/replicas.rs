@@ -199,7 +199,7 @@ impl Replicas {
         let count = u32::try_from(measured().count()).ok().filter(|count| *count > 0)?;
         let mean = measured().map(|(mean, _)| mean).sum::<Duration>() / count;
         let service = measured().map(|(_, bound)| bound).sum::<Duration>() / count;
-        let slots = set.ready.iter().map(|replica| replica.limit()).sum();
+        let slots = set.ready.iter().map(|replica| limit(replica)).fold(0, usize::saturating_add);
         let per_second: f64 = set.ready.iter().map(|replica| rate(replica, mean)).sum();
         let ahead = self.lane.ahead_of(rank);
         let turns = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
@@ -210,9 +210,16 @@ impl Replicas {
 
 /// Requests a second that `replica` gets through if it always has one; one not measured yet is taken to be like the rest.
 fn rate(replica: &Replica, mean: Duration) -> f64 {
-    let limit = u32::try_from(replica.limit()).unwrap_or(u32::MAX);
+    let limit = u32::try_from(limit(replica)).unwrap_or(u32::MAX);
     f64::from(limit) / replica.pace().mean().unwrap_or(mean).as_secs_f64()
 }
+fn limit(replica: &Replica) -> usize {
+    match replica.limit() {
+        0 => usize::MAX,
+        limit => limit,
+    }
+}
+
 
 /// A permit of the least busy of `replicas` but `tried`; among equals of the one that was fastest of late, and from there
 /// on of a random one, so that several front ends do not all choose the same.
