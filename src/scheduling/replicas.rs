@@ -52,7 +52,7 @@ struct Set {
 struct Members {
     settings: Settings,
     present: Vec<Member>,
-    /// No longer present, with requests in flight: one that comes back is the same one.
+    /// No longer present, and requests have a permit or may get one yet: one that comes back is the same one.
     departed: Vec<Arc<Replica>>,
     /// Whether any replica's health resource has ever answered a success: else it is the path that is wrong.
     path_works: bool,
@@ -253,8 +253,11 @@ impl Replicas {
         }
         let is_first = members.present.is_empty();
         let before = std::mem::take(&mut members.present);
-        let (mut stay, mut gone): (Vec<_>, Vec<_>) =
+        let (mut stay, gone): (Vec<_>, Vec<_>) =
             before.into_iter().partition(|member| addresses.contains(member.replica.endpoint().address()));
+        // One that nothing else holds can be forgotten. The permits in use do not tell: a request that read the set before
+        // this change, or the last one, may take another.
+        departed.retain(|replica| Arc::strong_count(replica) > 1);
         let mut departed = std::mem::take(&mut members.departed);
         let interval = members.settings.look_interval;
         for address in addresses {
@@ -271,12 +274,10 @@ impl Replicas {
             replica.permits().set_open(true);
             stay.push(Member { replica, condition: Condition::new(now, interval) });
         }
-        gone.retain(|member| {
+        departed.extend(gone.into_iter().map(|member| {
             member.replica.permits().set_open(false);
-            member.replica.in_flight() > 0
-        });
-        departed.retain(|replica| replica.in_flight() > 0);
-        departed.extend(gone.into_iter().map(|member| member.replica));
+            member.replica
+        }));
         members.present = stay;
         members.departed = departed;
         if members.ready() == 0 {
