@@ -7,6 +7,7 @@
 mod budget;
 mod clock;
 mod condition;
+mod loans;
 mod pace;
 mod permits;
 mod queue;
