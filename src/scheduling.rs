@@ -14,6 +14,8 @@ mod queue;
 mod replica;
 mod replicas;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use condition::{Failure, Health, Out};
 pub use queue::{Queue, Rank, Turned, Waiting};
