@@ -7,12 +7,15 @@
 mod budget;
 mod clock;
 mod condition;
+mod loans;
 mod pace;
 mod permits;
 mod queue;
 mod replica;
 mod replicas;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use condition::{Failure, Health, Out};
 pub use queue::{Queue, Rank, Turned, Waiting};

@@ -11,10 +11,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::{Context, Poll};
 
-use tokio::sync::oneshot;
-
 use super::permits::Permits;
-use super::sync::{Arc, AtomicUsize, Mutex, fence};
+use super::sync::{Arc, AtomicUsize, Mutex, fence, oneshot};
 
 /// How many ranks there are.
 pub const RANKS: usize = 4;

@@ -3,8 +3,7 @@
 //! Requests read a snapshot of the set. Whoever changes it (discovery, health checks, a request that met a failure)
 //! does so under a lock, swaps the snapshot, and has those who wait served.
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU64, AtomicUsize, fence};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 use super::budget::RetryBudget;
 use super::clock;
 use super::condition::{Condition, Failure, Health, Out, UNHEALTHY_CHECKS};
+use super::loans::Loans;
 use super::queue::{Lane, Queue, Rank, Slot, Turned, Waiting};
 use super::replica::{Replica, ReplicaPermit};
 use crate::config::ReplicaAddress;
@@ -35,10 +35,8 @@ pub struct Replicas {
     taken_out: [AtomicU64; Failure::KINDS.len()],
     /// Told when a look at a replica is due sooner than before.
     looks_changed: Notify,
-    /// Health checks that hold a permit.
-    checks: AtomicUsize,
-    /// Told when a request has to wait while there are any.
-    permit_wanted: Notify,
+    /// What health checks hold.
+    loans: Loans<Replica>,
 }
 
 /// What requests choose from.
@@ -52,7 +50,7 @@ struct Set {
 struct Members {
     settings: Settings,
     present: Vec<Member>,
-    /// No longer present, with requests in flight: one that comes back is the same one.
+    /// No longer present, and requests have a permit or may get one yet: one that comes back is the same one.
     departed: Vec<Arc<Replica>>,
     /// Whether any replica's health resource has ever answered a success: else it is the path that is wrong.
     path_works: bool,
@@ -108,8 +106,7 @@ impl Replicas {
             budget: RetryBudget::new(),
             taken_out: Default::default(),
             looks_changed: Notify::new(),
-            checks: AtomicUsize::new(0),
-            permit_wanted: Notify::new(),
+            loans: Loans::new(),
         }
     }
 
@@ -161,7 +158,7 @@ impl Replicas {
         let set = self.set.load();
         let others = |replicas: &[Arc<Replica>]| replicas.iter().any(|replica| replica.id() != tried.id());
         let choice = if others(&set.ready) { &set.ready } else { &set.all };
-        choose(choice, Some(tried), now)
+        self.take_of(choice, Some(tried), now)
     }
 
     /// Whether there is any replica but `tried`.
@@ -179,16 +176,18 @@ impl Replicas {
     ///
     /// See [`Turned`].
     pub fn join(&self, rank: Rank, now: Instant) -> Result<Waiting<Replica>, Turned> {
-        let waiting = self.lane.join(rank, || self.take_any(now))?;
-        fence(SeqCst);
-        if self.checks.load(Relaxed) > 0 {
-            self.permit_wanted.notify_waiters();
-        }
-        Ok(waiting)
+        self.lane.join(rank, || self.take_any(now))
     }
 
     fn take_any(&self, now: Instant) -> Option<ReplicaPermit> {
-        choose(&self.set.load().ready, None, now)
+        self.take_of(&self.set.load().ready, None, now)
+    }
+
+    /// A permit of one of `replicas` but `tried`: one that is free, or else one that a health check holds.
+    fn take_of(&self, replicas: &[Arc<Replica>], tried: Option<&Replica>, now: Instant) -> Option<ReplicaPermit> {
+        let is_one = |replica: &Arc<Replica>| replicas.iter().any(|one| Arc::ptr_eq(one, replica));
+        let is_tried = |replica: &Replica| tried.is_some_and(|tried| tried.id() == replica.id());
+        choose(replicas, tried, now).or_else(|| self.loans.recall(|replica| is_one(replica) && !is_tried(replica)))
     }
 
     /// What a request of `rank` can expect if it waits; `None` as long as nothing was measured.
@@ -199,7 +198,7 @@ impl Replicas {
         let count = u32::try_from(measured().count()).ok().filter(|count| *count > 0)?;
         let mean = measured().map(|(mean, _)| mean).sum::<Duration>() / count;
         let service = measured().map(|(_, bound)| bound).sum::<Duration>() / count;
-        let slots = set.ready.iter().map(|replica| replica.limit()).sum();
+        let slots = set.ready.iter().map(|replica| limit(replica)).fold(0, usize::saturating_add);
         let per_second: f64 = set.ready.iter().map(|replica| rate(replica, mean)).sum();
         let ahead = self.lane.ahead_of(rank);
         let turns = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
@@ -210,8 +209,15 @@ impl Replicas {
 
 /// Requests a second that `replica` gets through if it always has one; one not measured yet is taken to be like the rest.
 fn rate(replica: &Replica, mean: Duration) -> f64 {
-    let limit = u32::try_from(replica.limit()).unwrap_or(u32::MAX);
+    let limit = u32::try_from(limit(replica)).unwrap_or(u32::MAX);
     f64::from(limit) / replica.pace().mean().unwrap_or(mean).as_secs_f64()
+}
+
+fn limit(replica: &Replica) -> usize {
+    match replica.limit() {
+        0 => usize::MAX,
+        limit => limit,
+    }
 }
 
 /// A permit of the least busy of `replicas` but `tried`; among equals of the one that was fastest of late, and from there
@@ -246,9 +252,12 @@ impl Replicas {
         }
         let is_first = members.present.is_empty();
         let before = std::mem::take(&mut members.present);
-        let (mut stay, mut gone): (Vec<_>, Vec<_>) =
+        let (mut stay, gone): (Vec<_>, Vec<_>) =
             before.into_iter().partition(|member| addresses.contains(member.replica.endpoint().address()));
         let mut departed = std::mem::take(&mut members.departed);
+        // One that nothing else holds can be forgotten. The permits in use do not tell: a request that read the set before
+        // this change, or the last one, may take another.
+        departed.retain(|replica| Arc::strong_count(replica) > 1);
         let interval = members.settings.look_interval;
         for address in addresses {
             let is = |replica: &Replica| replica.endpoint().address() == address;
@@ -264,12 +273,10 @@ impl Replicas {
             replica.permits().set_open(true);
             stay.push(Member { replica, condition: Condition::new(now, interval) });
         }
-        gone.retain(|member| {
+        departed.extend(gone.into_iter().map(|member| {
             member.replica.permits().set_open(false);
-            member.replica.in_flight() > 0
-        });
-        departed.retain(|replica| replica.in_flight() > 0);
-        departed.extend(gone.into_iter().map(|member| member.replica));
+            member.replica
+        }));
         members.present = stay;
         members.departed = departed;
         if members.ready() == 0 {
@@ -413,32 +420,19 @@ impl Replicas {
     }
 
     /// Looks at a replica by `look` without ever standing in the way of a request: `None` if it is busy, which proves
-    /// that it is alive, or as soon as a request waits.
+    /// that it is alive, or if a request has taken the permit that the look had. The replica may have both for the moment
+    /// it takes until the look is dropped; that is shorter than it needs to see that a connection is closed.
     pub async fn unless_wanted<T>(&self, replica: &Arc<Replica>, look: impl Future<Output = T>) -> Option<T> {
         if replica.limit() == 0 {
             return Some(look.await);
         }
-        let _check = Check::begin(&self.checks);
-        let wanted = self.permit_wanted.notified();
-        let is_free = replica.in_flight() == 0;
-        let _permit = is_free.then(|| ReplicaPermit::take(replica)).flatten()?;
-        // Who is out is waited for by nobody.
-        if replica.is_ready() && !self.lane.is_empty() {
-            return None;
-        }
-        let mut wanted = std::pin::pin!(wanted);
-        let mut look = std::pin::pin!(look);
-        loop {
-            tokio::select! {
-                biased;
-                found = look.as_mut() => return Some(found),
-                () = wanted.as_mut() => {
-                    if replica.is_ready() {
-                        return None;
-                    }
-                    wanted.set(self.permit_wanted.notified());
-                }
-            }
+        let is_idle = replica.in_flight() == 0;
+        let permit = is_idle.then(|| ReplicaPermit::take(replica)).flatten()?;
+        let recalled = self.loans.lend(permit);
+        tokio::select! {
+            biased;
+            () = recalled => None,
+            found = look => Some(found),
         }
     }
 
@@ -513,22 +507,5 @@ impl Member {
         self.condition.bring_back(now, interval);
         self.replica.put_on_trial(clock::millis(now));
         self.replica.permits().set_open(true);
-    }
-}
-
-/// A health check that holds a permit, counted.
-struct Check<'a>(&'a AtomicUsize);
-
-impl<'a> Check<'a> {
-    fn begin(checks: &'a AtomicUsize) -> Self {
-        checks.fetch_add(1, Relaxed);
-        fence(SeqCst);
-        Self(checks)
-    }
-}
-
-impl Drop for Check<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }

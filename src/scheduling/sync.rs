@@ -2,3 +2,5 @@
 
 pub use std::sync::atomic::{AtomicBool, AtomicUsize, fence};
 pub use std::sync::{Arc, Mutex};
+
+pub use tokio::sync::oneshot;
