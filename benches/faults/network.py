@@ -47,6 +47,7 @@ class Remote:
             if self.holder.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit("no second network namespace can be made")
             time.sleep(0.01)
+        # Gone with either end, but not before the kernel gets to it: hence by hand in `end`.
         run("ip", "link", "add", "here", "type", "veth", "peer", "name", "there", "netns", str(self.holder.pid))
         run("ip", "address", "add", f"{HERE}/30", "dev", "here")
         run("ip", "link", "set", "here", "up")
@@ -74,6 +75,7 @@ class Remote:
             run(*self.inside("nft", "delete table ip faults"))
 
     def end(self):
+        subprocess.run(["ip", "link", "delete", "here"], capture_output=True, timeout=10)
         self.holder.stdin.close()
         try:
             self.holder.wait(5)
