@@ -69,6 +69,8 @@ pub struct Times {
     pub connected: Cell<Option<Instant>>,
     /// The head of the answer was there.
     pub answered: Cell<Option<Instant>>,
+    /// And what it said.
+    pub status: Cell<Option<StatusCode>>,
 }
 
 /// Sends `request` to the endpoint that `held` stands for and waits for the head of its answer. The body follows as it is
@@ -109,6 +111,7 @@ where
         match link.send(request).await {
             Ok(answer) => {
                 times.answered.set(Some(Instant::now()));
+                times.status.set(Some(answer.status()));
                 // hyper would speak HTTP/1.0 on it from now on, which cannot carry a body of unknown length.
                 let place = (answer.version() == Version::HTTP_11).then(|| (Rc::clone(pool), endpoint.id()));
                 return Ok(answer.map(|body| AnswerBody::new(body, link, place, held)));

@@ -67,7 +67,13 @@ impl Drop for Attempt {
         let replica = self.permit.slot();
         let exchange = &*self.exchange;
         if exchange.times.answered.get().is_some() {
-            replica.note_answered(held, now);
+            // One that fails at once is not the fastest, which would bring it the most requests: its errors can only
+            // show it to be slower.
+            if exchange.times.status.get().is_some_and(|status| status.is_server_error()) {
+                replica.note_given_up(held, now);
+            } else {
+                replica.note_answered(held, now);
+            }
             if exchange.ending.get() == Ending::ReplicaBroke {
                 self.tell(Failure::Closed);
             } else if !replica.is_ready()

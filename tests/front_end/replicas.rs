@@ -152,6 +152,33 @@ async fn the_replica_with_the_fewest_calls_in_flight_is_asked_whichever_thread_a
 }
 
 #[tokio::test]
+async fn a_replica_whose_errors_come_fast_is_not_taken_for_the_fastest() {
+    let error = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno".to_vec();
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n".to_vec();
+    let gate = Gate::new();
+    let ill = Replica::start([Step::ReadBody, Step::Wait(gate.clone()), Step::Send(error)]);
+    let steady = [Step::ReadBody, Step::Send(head), Step::Drip(b"h".to_vec(), 2, Duration::from_millis(30))];
+    let steady = Replica::start(steady);
+    let front = Environment::iris(&[&ill, &steady]).start();
+    let (mut one, mut other) = (front.http1().await, front.http1().await);
+    // The first takes long.
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        gate.open();
+    });
+    let mut errors = 0;
+    for _ in 0..30 {
+        // Each has one of the two.
+        let (a, b) = tokio::join!(one.call(post(SCORE, "x")), other.call(post(SCORE, "x")));
+        errors += [a, b].iter().filter(|reply| reply.status == 503).count();
+    }
+    assert_eq!(errors, 30);
+    for _ in 0..10 {
+        assert_eq!(one.call(post(SCORE, "x")).await.status, 200, "the other one is idle");
+    }
+}
+
+#[tokio::test]
 async fn shares_of_the_traffic_come_out_about_right() {
     let (blue, green, off) = (Replica::echo(), Replica::echo(), Replica::echo());
     let front = Environment::new()

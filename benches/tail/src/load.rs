@@ -5,10 +5,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::fs;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, spawn_local};
@@ -33,8 +36,10 @@ const MAX_CONNECTIONS: usize = 4000;
 struct Caller {
     port: u16,
     tls: TlsConnector,
-    /// The request up to the value of its `x-service-us`, which stands last.
+    /// The request up to what is different in each: the value of its `x-service-us`, or its own id and that field.
     head: String,
+    /// Whether each call has an id of its own.
+    names_calls: bool,
     idle: RefCell<VecDeque<TlsStream<TcpStream>>>,
     open: Cell<usize>,
     opened: Cell<usize>,
@@ -43,6 +48,7 @@ struct Caller {
 }
 
 struct Outcome {
+    number: usize,
     due: Instant,
     /// When its turn came: later than due only if this program, or the machine, is.
     begun: Instant,
@@ -56,7 +62,8 @@ pub async fn run(options: &mut Options) -> Result<(), Failure> {
     let schedule = Schedule::from(options)?;
     let deadline: u64 = options.or("--deadline-ms", 0)?;
     let prewarm: usize = options.or("--prewarm", 64)?;
-    let caller = Rc::new(Caller::from(options)?);
+    let record = options.text("--record");
+    let caller = Rc::new(Caller::from(options, record.is_some())?);
     options.end()?;
 
     caller.prewarm(prewarm).await?;
@@ -66,22 +73,40 @@ pub async fn run(options: &mut Options) -> Result<(), Failure> {
     let mut alarm = Alarm::new()?;
     let mut under_way = JoinSet::new();
     let began = Instant::now();
-    for call in &schedule.calls {
+    let clock = clock_gettime(ClockId::Monotonic);
+    for (number, call) in schedule.calls.iter().enumerate() {
         alarm.until(began + call.due).await?;
         let (caller, call) = (Rc::clone(&caller), *call);
-        under_way.spawn_local(async move { caller.call(began + call.due, call).await });
+        under_way.spawn_local(async move { caller.call(number, began + call.due, call).await });
         while under_way.try_join_next().is_some() {}
     }
     // Bounded: each call has its patience.
     while under_way.join_next().await.is_some() {}
 
     let opened = caller.opened.get() - prewarm;
-    println!("{}", summary(&caller.outcomes.take(), &schedule, Duration::from_millis(deadline), opened));
+    let outcomes = caller.outcomes.take();
+    if let Some(file) = record {
+        let began_at = clock.tv_sec * 1_000_000_000 + clock.tv_nsec;
+        fs::write(file, recorded(&outcomes, began, began_at))?;
+    }
+    println!("{}", summary(&outcomes, &schedule, Duration::from_millis(deadline), opened));
     Ok(())
 }
 
+/// A line a call: its number, when it was due, sent and done by CLOCK_MONOTONIC in nanoseconds, and its status or what went
+/// wrong.
+fn recorded(outcomes: &[Outcome], began: Instant, began_at: i64) -> String {
+    let at = |time: Instant| began_at + time.saturating_duration_since(began).as_nanos() as i64;
+    let mut text = String::new();
+    for Outcome { number, due, sent, done, result, .. } in outcomes {
+        let result = result.map_or_else(str::to_owned, |status| status.to_string());
+        let _ = writeln!(text, "{number} {} {} {} {result}", at(*due), at(*sent), at(*done));
+    }
+    text
+}
+
 impl Caller {
-    fn from(options: &mut Options) -> Result<Self, Failure> {
+    fn from(options: &mut Options, names_calls: bool) -> Result<Self, Failure> {
         let port = options.or("--port", 8443)?;
         let path = options.required("--path")?;
         let mut head = format!(
@@ -91,7 +116,9 @@ impl Caller {
         while let Some(header) = options.text("--header") {
             head.extend([&header, "\r\n"]);
         }
-        head += "x-service-us: ";
+        if !names_calls {
+            head += "x-service-us: ";
+        }
 
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(options.required("--ca")?)?)?;
@@ -101,6 +128,7 @@ impl Caller {
             port,
             tls: TlsConnector::from(Arc::new(tls)),
             head,
+            names_calls,
             idle: RefCell::default(),
             open: Cell::new(0),
             opened: Cell::new(0),
@@ -141,21 +169,26 @@ impl Caller {
         connecting.await.inspect_err(|_| self.open.set(self.open.get() - 1))
     }
 
-    async fn call(&self, due: Instant, call: Call) {
+    async fn call(&self, number: usize, due: Instant, call: Call) {
         let begun = Instant::now();
         let mut sent = begun;
-        let result = timeout(self.patience, self.exchange(call, &mut sent)).await.unwrap_or_else(|_| {
+        let result = timeout(self.patience, self.exchange(number, call, &mut sent)).await.unwrap_or_else(|_| {
             // Its connection was dropped with it.
             self.open.set(self.open.get() - 1);
             Err("patience")
         });
         if call.counts {
-            self.outcomes.borrow_mut().push(Outcome { due, begun, sent, done: Instant::now(), result });
+            self.outcomes.borrow_mut().push(Outcome { number, due, begun, sent, done: Instant::now(), result });
         }
     }
 
-    async fn exchange(&self, call: Call, sent: &mut Instant) -> Result<u16, &'static str> {
-        let request = format!("{}{}\r\n\r\n{BODY}", self.head, call.service.as_micros());
+    async fn exchange(&self, number: usize, call: Call, sent: &mut Instant) -> Result<u16, &'static str> {
+        let own = if self.names_calls {
+            format!("x-ms-client-request-id: call-{number}\r\nx-service-us: ")
+        } else {
+            String::new()
+        };
+        let request = format!("{}{own}{}\r\n\r\n{BODY}", self.head, call.service.as_micros());
         let idle = self.idle.borrow_mut().pop_front();
         let mut connection = match idle {
             Some(connection) => connection,

@@ -1,16 +1,17 @@
-//! What `tail.py` drives: single-slot replicas, and an open load on them whose work is the same whoever carries it.
+//! What `tail.py` and `faults.py` drive: single-slot replicas, and an open load on them whose work is the same whoever carries it.
 //!
 //! ```text
-//! scorefront-tail replica [--count 8] [--keep-alive] [--abandoned-runs-on]
+//! scorefront-tail replica [--count 8 | --listen IP:PORT …] [--control IP:PORT] [--log FILE] [--keep-alive]
+//!                         [--abandoned-runs-on]
 //! scorefront-tail load    --port P --ca FILE --path /… [--header 'Name: value'] [schedule] [load]
 //! scorefront-tail ideal   [--count 8] [schedule]
 //!
 //! schedule: --seed 1 --rate 360 --mean-us 20000 --warmup 2 --seconds 20
-//! load:     --deadline-ms 0 --prewarm 64 --patience-ms 30000
+//! load:     --deadline-ms 0 --prewarm 64 --patience-ms 30000 [--record FILE]
 //! ```
 //!
 //! One thread each, and plain HTTP/1.1 by hand over tokio: it shares two CPUs with what it measures. Every command prints
-//! one line of JSON; `replica` prints its ports, and then answers `GET /stats` and `GET /reset` on its control port.
+//! one line of JSON; `replica` prints its ports, and then answers `GET /stats`, `GET /reset` and `GET /mode/…` on its control port.
 
 mod alarm;
 mod ideal;

@@ -7,12 +7,20 @@
 //!
 //! A request whose peer closes is let go of at once, waiting or running: whoever sent it hears of nothing more. A real
 //! worker would not notice and work on to the end; `--abandoned-runs-on` does so too.
+//!
+//! For `faults.py` it can be given addresses, writes down what became of each request (`--log`: a line of the time by
+//! CLOCK_MONOTONIC in nanoseconds, an event, and the call's id), and falls ill when told to: `GET /mode/reset` on the control
+//! port has it reset every connection once the request is there, `silent` never answer one, `unready` answer 503 to all of
+//! them, `unhealthy` to probes only, `well` be as before. Probes fare like other requests.
 
-use std::cell::RefCell;
-use std::io;
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
@@ -36,6 +44,48 @@ struct Replica {
     figures: RefCell<Figures>,
     keep_alive: bool,
     abandoned_runs_on: bool,
+    manner: Rc<Manner>,
+}
+
+/// What all replicas of a process have in common.
+struct Manner {
+    mode: Cell<Mode>,
+    log: Option<File>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Well,
+    Reset,
+    Silent,
+    Unready,
+    Unhealthy,
+}
+
+impl Mode {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "well" => Self::Well,
+            "reset" => Self::Reset,
+            "silent" => Self::Silent,
+            "unready" => Self::Unready,
+            "unhealthy" => Self::Unhealthy,
+            _ => return None,
+        })
+    }
+}
+
+impl Manner {
+    /// At once, so that it is there whatever becomes of this process.
+    fn note(&self, event: &str, request: &Request) {
+        let Some(mut log) = self.log.as_ref() else { return };
+        let now = clock_gettime(ClockId::Monotonic);
+        let call = request.call.as_deref().unwrap_or("-");
+        let what = if request.service.is_some() { "call" } else { "probe" };
+        let line = format!("{} {what} {event} {call}\n", now.tv_sec * 1_000_000_000 + now.tv_nsec);
+        // A log that cannot be written is found wanting by who reads it.
+        let _ = log.write_all(line.as_bytes());
+    }
 }
 
 #[derive(Default)]
@@ -63,14 +113,24 @@ struct Figures {
 pub async fn run(options: &mut Options) -> Result<(), Failure> {
     let count: usize = options.or("--count", 8)?;
     let (keep_alive, abandoned_runs_on) = (options.flag("--keep-alive"), options.flag("--abandoned-runs-on"));
+    let control: SocketAddr = options.or("--control", SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let log = options.text("--log").map(|file| File::options().create(true).append(true).open(file)).transpose()?;
+    let mut addresses = Vec::new();
+    while let Some(address) = options.text("--listen") {
+        addresses.push(address.parse::<SocketAddr>().map_err(|_| format!("--listen: not {address}"))?);
+    }
+    if addresses.is_empty() {
+        addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0)); count];
+    }
     options.end()?;
+    let manner = Rc::new(Manner { mode: Cell::new(Mode::Well), log });
 
     let (mut replicas, mut ports) = (Vec::new(), Vec::new());
-    for _ in 0..count {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+    for address in addresses {
+        let listener = TcpListener::bind(address).await?;
         ports.push(listener.local_addr()?.port().to_string());
         let (slot, figures) = (Mutex::new(Alarm::new()?), RefCell::default());
-        let replica = Rc::new(Replica { slot, figures, keep_alive, abandoned_runs_on });
+        let replica = Rc::new(Replica { slot, figures, keep_alive, abandoned_runs_on, manner: Rc::clone(&manner) });
         replicas.push(Rc::clone(&replica));
         spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -81,21 +141,25 @@ pub async fn run(options: &mut Options) -> Result<(), Failure> {
             }
         });
     }
-    let control = TcpListener::bind("127.0.0.1:0").await?;
+    let control = TcpListener::bind(control).await?;
     let ports = format!("[{}]", ports.join(","));
     println!("{}", object([("ports", ports), ("control", control.local_addr()?.port().to_string())]));
     loop {
         let (mut stream, _) = control.accept().await?;
-        if let Ok(Ok(answer)) = timeout(Duration::from_secs(1), control_answer(&mut stream, &replicas)).await {
+        if let Ok(Ok(answer)) = timeout(Duration::from_secs(1), control_answer(&mut stream, &replicas, &manner)).await {
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     }
 }
 
-async fn control_answer(stream: &mut TcpStream, replicas: &[Rc<Replica>]) -> io::Result<String> {
+async fn control_answer(stream: &mut TcpStream, replicas: &[Rc<Replica>], manner: &Manner) -> io::Result<String> {
     let mut request = [0; 1024];
     let read = stream.read(&mut request).await?;
     let text = figures_of(replicas);
+    let path = request[..read].split(|byte| *byte == b' ').nth(1).and_then(|path| std::str::from_utf8(path).ok());
+    if let Some(name) = path.and_then(|path| path.strip_prefix("/mode/")) {
+        manner.mode.set(Mode::named(name).ok_or(io::ErrorKind::InvalidInput)?);
+    }
     if request[..read].starts_with(b"GET /reset ") {
         for replica in replicas {
             let mut figures = replica.figures.borrow_mut();
@@ -139,6 +203,8 @@ fn figures_of(replicas: &[Rc<Replica>]) -> String {
 /// What of a request matters here.
 struct Request {
     service: Option<Duration>,
+    /// Whose request it is.
+    call: Option<String>,
 }
 
 impl Replica {
@@ -154,7 +220,24 @@ impl Replica {
                     return;
                 }
             };
-            if !self.score(&mut stream, &request).await {
+            let is_good = match self.manner.mode.get() {
+                Mode::Reset => {
+                    self.manner.note("reset", &request);
+                    let _ = stream.set_zero_linger();
+                    return;
+                }
+                Mode::Silent => {
+                    self.manner.note("silent", &request);
+                    let _ = timeout(PATIENCE, gone(&stream)).await;
+                    return;
+                }
+                mode if mode == Mode::Unready || mode == Mode::Unhealthy && request.service.is_none() => {
+                    self.manner.note("503", &request);
+                    answer(&mut stream, "503 Service Unavailable", self.keep_alive).await.is_ok()
+                }
+                _ => self.score(&mut stream, &request).await,
+            };
+            if !is_good {
                 return;
             }
             if !self.keep_alive {
@@ -183,7 +266,8 @@ impl Replica {
                 let length = field(head, "content-length").map_or(Ok(0), str::parse::<usize>);
                 let length = length.map_err(|_| io::ErrorKind::InvalidData)?;
                 let service = field(head, "x-service-us").and_then(|text| text.parse().ok());
-                whole = Some((end + 4 + length, Request { service: service.map(Duration::from_micros) }));
+                let call = field(head, "x-ms-client-request-id").map(str::to_owned);
+                whole = Some((end + 4 + length, Request { service: service.map(Duration::from_micros), call }));
             }
             if let Some((end, request)) = whole.take_if(|(end, _)| *end <= buffer.len()) {
                 buffer.drain(..end);
@@ -209,8 +293,10 @@ impl Replica {
         let Some(service) = request.service else {
             self.figures.borrow_mut().probes += 1;
             let _turn = self.slot.lock().await;
-            return answer(stream, self.keep_alive).await.is_ok();
+            self.manner.note("answered", request);
+            return answer(stream, "200 OK", self.keep_alive).await.is_ok();
         };
+        self.manner.note("came", request);
         {
             let mut figures = self.figures.borrow_mut();
             figures.present += 1;
@@ -225,6 +311,7 @@ impl Replica {
             let mut figures = self.figures.borrow_mut();
             figures.present -= 1;
             figures.gone_waiting += 1;
+            self.manner.note("gone", request);
             return false;
         };
         let began = Instant::now();
@@ -243,7 +330,8 @@ impl Replica {
         if !whole && self.abandoned_runs_on {
             let _ = alarm.until(began + service).await;
         }
-        let good = whole && answer(stream, self.keep_alive).await.is_ok();
+        self.manner.note(if whole { "answered" } else { "gone" }, request);
+        let good = whole && answer(stream, "200 OK", self.keep_alive).await.is_ok();
         let held = began.elapsed();
         let mut figures = self.figures.borrow_mut();
         figures.held += held;
@@ -258,11 +346,11 @@ impl Replica {
     }
 }
 
-async fn answer(stream: &mut TcpStream, keep_alive: bool) -> io::Result<()> {
+async fn answer(stream: &mut TcpStream, status: &str, keep_alive: bool) -> io::Result<()> {
     let connection = if keep_alive { "keep-alive" } else { "close" };
     let length = BODY.len();
     let text = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n{BODY}"
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n{BODY}"
     );
     stream.write_all(text.as_bytes()).await
 }
