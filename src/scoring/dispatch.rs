@@ -138,7 +138,7 @@ fn relocate(exchange: &Exchange, request: &mut Request<RequestBody>) -> Result<(
     let before = service(exchange)?;
     let catalog = exchange.worker.catalog();
     let service = ServiceRef::named(&catalog, &before.name).ok_or_else(|| Refusal::service_not_found(&before.name))?;
-    let index = super::deployment(&service, request.headers())?;
+    let index = super::deployment(&service, exchange, request.headers())?;
     let name = before.name.clone();
     let moved = exchange.move_to(service, index).ok_or_else(|| Refusal::no_ready_replicas(&name))?;
     *request.uri_mut() = super::target(Route::parse(exchange.uri.path())?.resource, &exchange.uri, moved)?;

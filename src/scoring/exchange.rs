@@ -43,6 +43,9 @@ pub struct Exchange {
     pub key: Cell<Option<usize>>,
     /// Its places under the limits of requests in flight, held until the exchange is over.
     pub(super) admission: OnceCell<Admission>,
+    /// Its number among [`super::split::PARTS`], which stays the same where the request goes elsewhere; absent as long as
+    /// nobody asked, and if the caller chose the deployment.
+    pub number: OnceCell<u16>,
     deployment: Cell<Option<usize>>,
     /// Where it went when the deployment it waited for was gone.
     moved: OnceCell<(ServiceRef, usize)>,
@@ -115,6 +118,7 @@ impl Exchange {
             service: OnceCell::new(),
             key: Cell::new(None),
             admission: OnceCell::new(),
+            number: OnceCell::new(),
             deployment: Cell::new(None),
             moved: OnceCell::new(),
             replica: RefCell::new(None),
@@ -197,7 +201,7 @@ impl Exchange {
     }
 
     /// The caller's key, if it needed one.
-    fn key(&self) -> Option<&Key> {
+    pub(super) fn key(&self) -> Option<&Key> {
         let (Auth::Keys(keys), Some(index)) = (&self.service.get()?.auth, self.key.get()) else { return None };
         keys.get(index)
     }
