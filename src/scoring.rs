@@ -17,6 +17,7 @@ mod host;
 mod id;
 mod key;
 mod limits;
+mod mirror;
 mod observe;
 pub mod route;
 mod split;

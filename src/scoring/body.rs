@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::attempt::Attempt;
 use super::exchange::{Ending, Exchange, Upload};
+use super::mirror::Tee;
 use crate::upstream::AnswerBody;
 
 /// Why a body ended before its end. The other side is told by the way its message breaks off.
@@ -38,6 +39,8 @@ pub struct RequestBody {
     /// Bytes that may still come.
     allowance: u64,
     ended: bool,
+    /// Where a copy of it goes, if it is mirrored.
+    tee: Option<Tee>,
 }
 
 impl RequestBody {
@@ -47,12 +50,29 @@ impl RequestBody {
         if ended {
             exchange.upload.set(Upload::Complete);
         }
-        Self { incoming: Some(incoming), exchange, allowance: 0, ended }
+        Self { incoming: Some(incoming), exchange, allowance: 0, ended, tee: None }
     }
 
     /// Lets it have up to `max_body` bytes.
     pub fn allow(&mut self, max_body: u64) {
         self.allowance = max_body;
+    }
+
+    /// Has what is read from now on go to `tee` too. Nothing may have been read yet.
+    pub fn copy_to(&mut self, tee: Tee) {
+        if self.ended {
+            tee.finish();
+        } else {
+            self.tee = Some(tee);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.ended = true;
+        self.exchange.upload.set(Upload::Complete);
+        if let Some(tee) = self.tee.take() {
+            tee.finish();
+        }
     }
 }
 
@@ -75,8 +95,7 @@ impl Body for RequestBody {
                     return Poll::Ready(Some(Err(BodyError::Caller(error))));
                 }
                 None => {
-                    this.ended = true;
-                    this.exchange.upload.set(Upload::Complete);
+                    this.finish();
                     return Poll::Ready(None);
                 }
             };
@@ -87,9 +106,11 @@ impl Body for RequestBody {
                 return Poll::Ready(Some(Err(BodyError::TooLarge)));
             };
             this.allowance = rest;
+            if let Some(tee) = &this.tee {
+                tee.push(&data);
+            }
             if incoming.is_end_stream() {
-                this.ended = true;
-                this.exchange.upload.set(Upload::Complete);
+                this.finish();
             }
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }

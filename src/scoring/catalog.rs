@@ -59,7 +59,17 @@ pub struct Service {
     pub(super) limits: ServiceLimits,
     /// What tells callers apart that are to get the same deployment; absent: nothing.
     pub sticky_by: Option<StickyBy>,
+    pub mirror: Option<Mirror>,
     deployments: Vec<Deployment>,
+}
+
+/// Which of a service's requests are copied, and where to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mirror {
+    /// By its place in the service.
+    pub deployment: usize,
+    /// Of the requests that may be copied.
+    pub percent: u8,
 }
 
 /// One version of a service.
@@ -197,6 +207,11 @@ impl Service {
             max_queue: service.max_queue,
             limits,
             sticky_by: service.sticky_by.clone(),
+            mirror: service.mirror.as_ref().and_then(|mirror| {
+                let is_mirrored = |deployment: &config::Deployment| deployment.name == mirror.deployment;
+                let deployment = service.deployments.iter().position(is_mirrored)?;
+                Some(Mirror { deployment, percent: mirror.percent })
+            }),
             deployments: deployments.collect(),
             queue,
         }
@@ -204,6 +219,11 @@ impl Service {
 
     pub fn deployments(&self) -> &[Deployment] {
         &self.deployments
+    }
+
+    /// The deployment that copies go to.
+    pub fn mirrored(&self) -> Option<&Deployment> {
+        self.deployments.get(self.mirror?.deployment)
     }
 
     /// Whether callers need a key.

@@ -17,6 +17,7 @@ use super::catalog::{Deployment, ServiceRef};
 use super::error::Refusal;
 use super::exchange::{Exchange, Upload};
 use super::headers::X_REQUEST_TIMEOUT_MS;
+use super::mirror;
 use super::route::Route;
 use crate::scheduling::{self, Forecast, Rank, Replica, ReplicaPermit, Turned};
 use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, ConnectError, Failure};
@@ -41,6 +42,7 @@ pub async fn dispatch(
             permit
         }
     };
+    mirror::begin(exchange, &mut request, deadline);
     let mut is_retry = false;
     loop {
         let attempt = Attempt::begin(Rc::clone(exchange), permit, now);
@@ -168,15 +170,11 @@ fn unreachable(exchange: &Exchange, attempt: Attempt, cause: &ConnectError) -> R
     let replica = Arc::clone(attempt.replica());
     tracing::debug!(service = &*service.name, replica = %replica.endpoint().address(), %cause, "replica unreachable");
     exchange.metrics().unreachable.increment();
+    attempt.fail_to_connect(cause);
     if cause.is_our_own() {
-        attempt.end();
         tracing::warn!(%cause, "this process can open no more connections");
         return Err(Refusal::overloaded(&service.name, A_MOMENT));
     }
-    attempt.fail(match cause {
-        ConnectError::Http(_) => scheduling::Failure::Closed,
-        ConnectError::Io(_) | ConnectError::Timeout(_) => scheduling::Failure::Unreachable(cause.to_string()),
-    });
     Ok(replica)
 }
 

@@ -16,6 +16,7 @@ use super::catalog::{Deployment, ServiceRef};
 use super::error::{Code, Refusal};
 use super::id::RequestId;
 use super::limits::Admission;
+use super::mirror::Original;
 use super::worker::Worker;
 use crate::config::{Auth, Key, Priority};
 use crate::scheduling::{Rank, Replica};
@@ -49,6 +50,8 @@ pub struct Exchange {
     deployment: Cell<Option<usize>>,
     /// Where it went when the deployment it waited for was gone.
     moved: OnceCell<(ServiceRef, usize)>,
+    /// Where its copy learns how it was answered, if it has one.
+    pub(super) mirrored: OnceCell<Original>,
     /// The one it is with, or was with last.
     pub replica: RefCell<Option<Arc<Replica>>>,
     /// When a replica was first sought.
@@ -121,6 +124,7 @@ impl Exchange {
             number: OnceCell::new(),
             deployment: Cell::new(None),
             moved: OnceCell::new(),
+            mirrored: OnceCell::new(),
             replica: RefCell::new(None),
             asked: Cell::new(None),
             queued: Cell::new(Duration::ZERO),

@@ -17,6 +17,7 @@ mod headers;
 mod host;
 mod keys;
 mod limits;
+mod mirror;
 mod plain_http;
 mod reload;
 mod replicas;
