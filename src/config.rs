@@ -218,7 +218,7 @@ pub struct Service {
     pub max_queue: usize,
     /// What all its callers together may ask of it.
     pub limits: RequestLimits,
-    /// What requests have in common that go to the same deployment.
+    /// What requests have in common that get the same deployment while the shares stay; absent: each is drawn alone.
     pub sticky_by: Option<StickyBy>,
     pub mirror: Option<Mirror>,
     /// At least one; the shares add up to 100.

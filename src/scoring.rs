@@ -17,8 +17,10 @@ mod host;
 mod id;
 mod key;
 mod limits;
+mod mirror;
 mod observe;
 pub mod route;
+mod split;
 pub mod worker;
 
 use std::future::{Future, ready};
@@ -112,7 +114,7 @@ fn decide(request: Request<Incoming>, exchange: &Rc<Exchange>) -> Result<(Reques
     if timeout.is_zero() {
         return Err(Refusal::scoring_timeout(0));
     }
-    let deployment = exchange.choose(deployment(service, &head.headers)?);
+    let deployment = exchange.choose(deployment(service, exchange, &head.headers)?);
     let deployment = deployment.ok_or_else(|| Refusal::no_ready_replicas(&service.name))?;
 
     let target = target(route.resource, &head.uri, deployment)?;
@@ -205,13 +207,16 @@ fn timeout(headers: &HeaderMap, scoring_timeout: Duration) -> Result<Duration, R
     }
 }
 
-/// The deployment the caller pins, or one drawn by the shares of the traffic.
-fn deployment(service: &ServiceRef, headers: &HeaderMap) -> Result<usize, Refusal> {
+/// The deployment the caller pins, or the one that the request's number falls on by the shares of the traffic.
+fn deployment(service: &ServiceRef, exchange: &Exchange, headers: &HeaderMap) -> Result<usize, Refusal> {
     match headers.get(AZUREML_MODEL_DEPLOYMENT) {
         Some(name) => service
             .deployment_named(name.as_bytes())
             .ok_or_else(|| Refusal::deployment_not_found(&service.name, &String::from_utf8_lossy(name.as_bytes()))),
-        None => service.deployment_for(fastrand::u8(..100)).ok_or_else(|| Refusal::no_ready_replicas(&service.name)),
+        None => {
+            let number = *exchange.number.get_or_init(|| split::number(service, exchange, headers));
+            service.deployment_for(number).ok_or_else(|| Refusal::no_ready_replicas(&service.name))
+        }
     }
 }
 

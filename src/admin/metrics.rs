@@ -49,6 +49,7 @@ struct Snapshot {
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.requests(&mut encoder)?;
+        self.mirroring(&mut encoder)?;
         self.connections(&mut encoder)?;
         self.certificates(&mut encoder)?;
         self.reloads(&mut encoder)?;
@@ -118,6 +119,40 @@ impl Snapshot {
             let mut family = histogram(encoder, name, help)?;
             for (labels, metrics) in &rows {
                 observe(&mut family, labels, metrics.threads().iter().map(cell))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// For the deployments that copies go to now; the others have none.
+    fn mirroring(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mirrored = self.catalog.services().iter().filter_map(|service| {
+            let deployment = service.mirrored()?;
+            Some(([("service", &*service.name), ("deployment", &*deployment.name)], &*deployment.metrics))
+        });
+        let rows: Vec<_> = mirrored.collect();
+        let mut family = counter(encoder, "mirror_requests", "Copies of requests, by what became of them")?;
+        for ([service, deployment], metrics) in &rows {
+            for (result, cell) in [
+                ("same_status", same_status as Cell),
+                ("other_status", |part| &part.mirroring.other_status),
+                ("unanswered", |part| &part.mirroring.unanswered),
+                ("busy", |part| &part.mirroring.busy),
+                ("slow", |part| &part.mirroring.slow),
+                ("abandoned", |part| &part.mirroring.abandoned),
+            ] {
+                count(&mut family, &[*service, *deployment, ("result", result)], sum(metrics, cell))?;
+            }
+        }
+        for (name, help, times) in [
+            ("mirror_duration_seconds", "Of copies, from the connection to the head of the answer", copies as Times),
+            ("mirrored_duration_seconds", "The same of the requests that were copied", |part| {
+                &part.mirroring.mirrored_duration
+            }),
+        ] {
+            let mut family = histogram(encoder, name, help)?;
+            for (labels, metrics) in &rows {
+                observe(&mut family, labels, metrics.threads().iter().map(times))?;
             }
         }
         Ok(())
@@ -264,6 +299,14 @@ fn abandoned(part: &RequestMetrics) -> &Counter {
 
 fn duration(part: &RequestMetrics) -> &Histogram {
     &part.duration
+}
+
+fn same_status(part: &RequestMetrics) -> &Counter {
+    &part.mirroring.same_status
+}
+
+fn copies(part: &RequestMetrics) -> &Histogram {
+    &part.mirroring.duration
 }
 
 fn sum(metrics: &DeploymentMetrics, cell: Cell) -> u64 {

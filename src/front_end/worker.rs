@@ -64,8 +64,9 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
         open: Cell::new(0),
         closed_one: Notify::new(),
     });
-    let pool = Rc::clone(&worker.pool);
-    spawn_local(async move { pool.sweep().await });
+    let (pool, copies) = (Rc::clone(&worker.pool), Rc::clone(&worker.copies.pool));
+    // Together, so that a thread at rest wakes once for both.
+    spawn_local(async move { tokio::join!(pool.sweep(), copies.sweep()) });
     spawn_local(flush_access_log(Rc::clone(worker)));
 
     let mut accepting = Vec::new();

@@ -6,27 +6,70 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::catalog::{Deployment, ServiceRef};
 use super::exchange::{Ending, Exchange, Upload};
 use crate::scheduling::{Failure, Replica, ReplicaPermit};
-use crate::upstream::Endpoint;
+use crate::upstream::{ConnectError, Endpoint, Times};
 
 /// A request that is given up sooner than this shows nothing of a replica, however fast its model is as a rule.
 const LEAST_SILENCE: Duration = Duration::from_millis(100);
 
+/// On whose behalf a replica is asked: a caller's request, or a copy of one.
+pub trait Errand {
+    fn service(&self) -> Option<&ServiceRef>;
+    fn deployment(&self) -> Option<&Deployment>;
+    fn times(&self) -> &Times;
+
+    /// Whether it is the replica that has to do something: all of the request is there, or more than it has taken.
+    fn is_replicas_turn(&self) -> bool;
+
+    /// Whether the replica broke off in the middle of its answer.
+    fn is_answer_broken(&self) -> bool;
+
+    /// Notes which replica it is with.
+    fn note_replica(&self, _replica: &Arc<Replica>) {}
+}
+
+impl Errand for Exchange {
+    fn service(&self) -> Option<&ServiceRef> {
+        self.service()
+    }
+
+    fn deployment(&self) -> Option<&Deployment> {
+        self.deployment()
+    }
+
+    fn times(&self) -> &Times {
+        &self.times
+    }
+
+    fn is_replicas_turn(&self) -> bool {
+        self.upload.get() == Upload::Complete || !self.awaits_body.get()
+    }
+
+    fn is_answer_broken(&self) -> bool {
+        self.ending.get() == Ending::ReplicaBroke
+    }
+
+    fn note_replica(&self, replica: &Arc<Replica>) {
+        self.replica.replace(Some(Arc::clone(replica)));
+    }
+}
+
 /// Holds a permit. Dropped when the connection to the replica is put back or closed, however that came about.
-pub struct Attempt {
-    exchange: Rc<Exchange>,
+pub struct Attempt<E: Errand = Exchange> {
+    errand: Rc<E>,
     permit: ReplicaPermit,
     since: Instant,
     /// The end has been told already.
     is_told: bool,
 }
 
-impl Attempt {
+impl<E: Errand> Attempt<E> {
     /// Begins one with the replica that `permit` is for.
-    pub fn begin(exchange: Rc<Exchange>, permit: ReplicaPermit, since: Instant) -> Self {
-        exchange.replica.replace(Some(Arc::clone(permit.slot())));
-        Self { exchange, permit, since, is_told: false }
+    pub fn begin(errand: Rc<E>, permit: ReplicaPermit, since: Instant) -> Self {
+        errand.note_replica(permit.slot());
+        Self { errand, permit, since, is_told: false }
     }
 
     pub fn replica(&self) -> &Arc<Replica> {
@@ -44,20 +87,31 @@ impl Attempt {
         self.tell(failure);
     }
 
+    /// Ends it without a connection to send the request over.
+    pub fn fail_to_connect(self, cause: &ConnectError) {
+        if cause.is_our_own() {
+            return self.end();
+        }
+        self.fail(match cause {
+            ConnectError::Http(_) => Failure::Closed,
+            ConnectError::Io(_) | ConnectError::Timeout(_) => Failure::Unreachable(cause.to_string()),
+        });
+    }
+
     fn tell(&self, failure: Failure) {
-        if let Some(deployment) = self.exchange.deployment() {
+        if let Some(deployment) = self.errand.deployment() {
             deployment.replicas.failed(self.replica(), failure);
         }
     }
 }
 
-impl AsRef<Endpoint> for Attempt {
+impl<E: Errand> AsRef<Endpoint> for Attempt<E> {
     fn as_ref(&self) -> &Endpoint {
         self.permit.slot().endpoint()
     }
 }
 
-impl Drop for Attempt {
+impl<E: Errand> Drop for Attempt<E> {
     fn drop(&mut self) {
         if self.is_told {
             return;
@@ -65,32 +119,31 @@ impl Drop for Attempt {
         let now = Instant::now();
         let held = now.saturating_duration_since(self.since);
         let replica = self.permit.slot();
-        let exchange = &*self.exchange;
-        if exchange.times.answered.get().is_some() {
+        let errand = &*self.errand;
+        if errand.times().answered.get().is_some() {
             // One that fails at once is not the fastest, which would bring it the most requests: its errors can only
             // show it to be slower.
-            if exchange.times.status.get().is_some_and(|status| status.is_server_error()) {
+            if errand.times().status.get().is_some_and(|status| status.is_server_error()) {
                 replica.note_given_up(held, now);
             } else {
                 replica.note_answered(held, now);
             }
-            if exchange.ending.get() == Ending::ReplicaBroke {
+            if errand.is_answer_broken() {
                 self.tell(Failure::Closed);
             } else if !replica.is_ready()
-                && let Some(deployment) = exchange.deployment()
+                && let Some(deployment) = errand.deployment()
             {
                 deployment.replicas.answered(replica);
             }
             return;
         }
         // Given up, by the caller or because time ran out. As long as more of the request is to come that is no wonder.
-        let is_its_turn = exchange.upload.get() == Upload::Complete || !exchange.awaits_body.get();
-        if exchange.times.connected.get().is_none() || !is_its_turn {
+        if errand.times().connected.get().is_none() || !errand.is_replicas_turn() {
             return;
         }
         let patience = match replica.pace().bound() {
             Some(usual) => usual.max(LEAST_SILENCE),
-            None => exchange.service().map_or(Duration::MAX, |service| service.scoring_timeout),
+            None => errand.service().map_or(Duration::MAX, |service| service.scoring_timeout),
         };
         replica.note_given_up(held, now);
         if held >= patience {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::attempt::Attempt;
 use super::exchange::{Ending, Exchange, Upload};
+use super::mirror::Tee;
 use crate::upstream::AnswerBody;
 
 /// Why a body ended before its end. The other side is told by the way its message breaks off.
@@ -48,6 +49,8 @@ pub struct RequestBody {
     /// Read already and not passed on yet: the first part, or all if there are more.
     gathered: Bytes,
     more: BytesMut,
+    /// Where a copy of it goes, if it is mirrored.
+    tee: Option<Tee>,
 }
 
 impl RequestBody {
@@ -65,6 +68,7 @@ impl RequestBody {
             is_expecting: false,
             gathered: Bytes::new(),
             more: BytesMut::new(),
+            tee: None,
         }
     }
 
@@ -116,8 +120,7 @@ impl RequestBody {
                     return Poll::Ready(Some(Err(BodyError::Caller(error))));
                 }
                 None => {
-                    self.ended = true;
-                    self.exchange.upload.set(Upload::Complete);
+                    self.finish();
                     return Poll::Ready(None);
                 }
             };
@@ -128,11 +131,30 @@ impl RequestBody {
                 return Poll::Ready(Some(Err(BodyError::TooLarge)));
             };
             self.allowance = rest;
+            if let Some(tee) = &self.tee {
+                tee.push(&data);
+            }
             if incoming.is_end_stream() {
-                self.ended = true;
-                self.exchange.upload.set(Upload::Complete);
+                self.finish();
             }
             return Poll::Ready(Some(Ok(data)));
+        }
+    }
+
+    /// Has what is read from now on go to `tee` too. Nothing may have been read yet.
+    pub fn copy_to(&mut self, tee: Tee) {
+        if self.ended {
+            tee.finish();
+        } else {
+            self.tee = Some(tee);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.ended = true;
+        self.exchange.upload.set(Upload::Complete);
+        if let Some(tee) = self.tee.take() {
+            tee.finish();
         }
     }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::limits::ServiceLimits;
+use super::split;
 use crate::config::{
-    self, Auth, CnamePattern, ErrorFormat, HealthChecks, HttpWhenTls, Limits, Paths, Source, TlsStatus,
+    self, Auth, CnamePattern, ErrorFormat, HealthChecks, HttpWhenTls, Limits, Paths, Source, StickyBy, TlsStatus,
 };
 use crate::scheduling::{Queue, Replicas, Settings};
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics};
@@ -56,7 +57,19 @@ pub struct Service {
     max_queue: usize,
     pub queue: Arc<Queue>,
     pub(super) limits: ServiceLimits,
+    /// What tells callers apart that are to get the same deployment; absent: nothing.
+    pub sticky_by: Option<StickyBy>,
+    pub mirror: Option<Mirror>,
     deployments: Vec<Deployment>,
+}
+
+/// Which of a service's requests are copied, and where to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mirror {
+    /// By its place in the service.
+    pub deployment: usize,
+    /// Of the requests that may be copied.
+    pub percent: u8,
 }
 
 /// One version of a service.
@@ -194,6 +207,12 @@ impl Service {
             max_queue_wait: service.max_queue_wait,
             max_queue: service.max_queue,
             limits,
+            sticky_by: service.sticky_by.clone(),
+            mirror: service.mirror.as_ref().and_then(|mirror| {
+                let is_mirrored = |deployment: &config::Deployment| deployment.name == mirror.deployment;
+                let deployment = service.deployments.iter().position(is_mirrored)?;
+                Some(Mirror { deployment, percent: mirror.percent })
+            }),
             deployments: deployments.collect(),
             queue,
         }
@@ -201,6 +220,11 @@ impl Service {
 
     pub fn deployments(&self) -> &[Deployment] {
         &self.deployments
+    }
+
+    /// The deployment that copies go to.
+    pub fn mirrored(&self) -> Option<&Deployment> {
+        self.deployments.get(self.mirror?.deployment)
     }
 
     /// Whether callers need a key.
@@ -212,13 +236,9 @@ impl Service {
         self.cnames.is_empty() || self.cnames.iter().any(|cname| cname.matches(host))
     }
 
-    /// The deployment that a number drawn from 0 to 99 falls on, by the shares of the traffic.
-    pub fn deployment_for(&self, drawn: u8) -> Option<usize> {
-        let mut below = 0u32;
-        self.deployments.iter().position(|deployment| {
-            below += u32::from(deployment.traffic);
-            u32::from(drawn) < below
-        })
+    /// The deployment that a number below [`split::PARTS`] falls on, by the shares of the traffic.
+    pub fn deployment_for(&self, number: u16) -> Option<usize> {
+        split::share_of(self.deployments.iter().map(|deployment| deployment.traffic), number)
     }
 
     pub fn deployment_named(&self, name: &[u8]) -> Option<usize> {

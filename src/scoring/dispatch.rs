@@ -18,6 +18,7 @@ use super::catalog::{Deployment, ServiceRef};
 use super::error::Refusal;
 use super::exchange::{Exchange, Upload};
 use super::headers::X_REQUEST_TIMEOUT_MS;
+use super::mirror;
 use super::route::Route;
 use crate::scheduling::{self, Forecast, Rank, Replica, ReplicaPermit, Turned};
 use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, ConnectError, Failure};
@@ -48,6 +49,7 @@ pub async fn dispatch(
             permit
         }
     };
+    mirror::begin(exchange, &mut request, deadline);
     let mut is_retry = false;
     loop {
         let attempt = Attempt::begin(Rc::clone(exchange), permit, now);
@@ -146,7 +148,7 @@ fn relocate(exchange: &Exchange, request: &mut Request<RequestBody>) -> Result<(
     let before = service(exchange)?;
     let catalog = exchange.worker.catalog();
     let service = ServiceRef::named(&catalog, &before.name).ok_or_else(|| Refusal::service_not_found(&before.name))?;
-    let index = super::deployment(&service, request.headers())?;
+    let index = super::deployment(&service, exchange, request.headers())?;
     let name = before.name.clone();
     let moved = exchange.move_to(service, index).ok_or_else(|| Refusal::no_ready_replicas(&name))?;
     *request.uri_mut() = super::target(Route::parse(exchange.uri.path())?.resource, &exchange.uri, moved)?;
@@ -176,15 +178,11 @@ fn unreachable(exchange: &Exchange, attempt: Attempt, cause: &ConnectError) -> R
     let replica = Arc::clone(attempt.replica());
     tracing::debug!(service = &*service.name, replica = %replica.endpoint().address(), %cause, "replica unreachable");
     exchange.metrics().unreachable.increment();
+    attempt.fail_to_connect(cause);
     if cause.is_our_own() {
-        attempt.end();
         tracing::warn!(%cause, "this process can open no more connections");
         return Err(Refusal::overloaded(&service.name, A_MOMENT));
     }
-    attempt.fail(match cause {
-        ConnectError::Http(_) => scheduling::Failure::Closed,
-        ConnectError::Io(_) | ConnectError::Timeout(_) => scheduling::Failure::Unreachable(cause.to_string()),
-    });
     Ok(replica)
 }
 

@@ -16,6 +16,7 @@ use super::catalog::{Deployment, ServiceRef};
 use super::error::{Code, Refusal};
 use super::id::RequestId;
 use super::limits::Admission;
+use super::mirror::Original;
 use super::worker::Worker;
 use crate::config::{Auth, Key, Priority};
 use crate::scheduling::{Rank, Replica};
@@ -43,9 +44,14 @@ pub struct Exchange {
     pub key: Cell<Option<usize>>,
     /// Its places under the limits of requests in flight, held until the exchange is over.
     pub(super) admission: OnceCell<Admission>,
+    /// Its number among [`super::split::PARTS`], which stays the same where the request goes elsewhere; absent as long as
+    /// nobody asked, and if the caller chose the deployment.
+    pub number: OnceCell<u16>,
     deployment: Cell<Option<usize>>,
     /// Where it went when the deployment it waited for was gone.
     moved: OnceCell<(ServiceRef, usize)>,
+    /// Where its copy learns how it was answered, if it has one.
+    pub(super) mirrored: OnceCell<Original>,
     /// The one it is with, or was with last.
     pub replica: RefCell<Option<Arc<Replica>>>,
     /// When a replica was first sought.
@@ -115,8 +121,10 @@ impl Exchange {
             service: OnceCell::new(),
             key: Cell::new(None),
             admission: OnceCell::new(),
+            number: OnceCell::new(),
             deployment: Cell::new(None),
             moved: OnceCell::new(),
+            mirrored: OnceCell::new(),
             replica: RefCell::new(None),
             asked: Cell::new(None),
             queued: Cell::new(Duration::ZERO),
@@ -199,7 +207,7 @@ impl Exchange {
     }
 
     /// The caller's key, if it needed one.
-    fn key(&self) -> Option<&Key> {
+    pub(super) fn key(&self) -> Option<&Key> {
         let (Auth::Keys(keys), Some(index)) = (&self.service.get()?.auth, self.key.get()) else { return None };
         keys.get(index)
     }

@@ -121,7 +121,11 @@ fn finish(
         // The caller closes by itself after this answer, so that no request of its crosses our close on the way.
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if exchange.times.answered.get().is_some() {
+    let is_answered = exchange.times.answered.get().is_some();
+    if let Some(original) = exchange.mirrored.get() {
+        original.tell(response.status(), is_answered.then_some(model));
+    }
+    if is_answered {
         exchange.metrics().model.observe(model);
         exchange.metrics().overhead.observe(overhead);
         if let Some(execution) = headers::execution(response.headers()) {

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::body::RequestBody;
 use super::catalog::{Catalog, LocalCatalog};
+use super::mirror::Copies;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics, RequestMetrics, ThreadMetrics};
 use crate::upstream::Pool;
@@ -18,6 +19,7 @@ pub struct Worker {
     shared: Arc<ArcSwap<Catalog>>,
     local: RefCell<LocalCatalog>,
     pub pool: Rc<Pool<RequestBody>>,
+    pub copies: Copies,
     pub metrics: Arc<Metrics>,
     pub access: AccessLog,
     /// Whether callers are asked to take their next request elsewhere.
@@ -27,7 +29,8 @@ pub struct Worker {
 impl Worker {
     pub fn new(index: usize, shared: Arc<ArcSwap<Catalog>>, metrics: Arc<Metrics>, access: AccessLog) -> Self {
         let local = RefCell::new(Rc::new(shared.load_full()));
-        Self { index, shared, local, pool: Rc::default(), metrics, access, draining: Cell::new(false) }
+        let (pool, copies) = (Rc::default(), Copies::default());
+        Self { index, shared, local, pool, copies, metrics, access, draining: Cell::new(false) }
     }
 
     /// The snapshot that holds now.

@@ -144,6 +144,29 @@ pub struct RequestMetrics {
     pub execution: Histogram,
     /// Answers of our own, in the order of [`crate::scoring::error::Code::ALL`].
     pub refusals: [Counter; REFUSALS],
+    pub mirroring: Mirroring,
+}
+
+/// One deployment's copies of other deployments' requests on one thread. They are counted nowhere else. But for those that
+/// the thread's end cut off, each copy is in one of the counters.
+#[derive(Debug, Default)]
+pub struct Mirroring {
+    /// Answered with the status that the caller got.
+    pub same_status: Counter,
+    /// Answered with another one.
+    pub other_status: Counter,
+    /// The replica could not be reached, closed the connection, or did not answer in time.
+    pub unanswered: Counter,
+    /// Not begun: no permit was free, or the thread had as many copies under way as it may.
+    pub busy: Counter,
+    /// Cut because the replica took the body so much more slowly than the request's own.
+    pub slow: Counter,
+    /// The request itself came to no end: its caller left, or its body was not read to the end.
+    pub abandoned: Counter,
+    /// The copy's time from the connection to the head of the answer, where both were answered.
+    pub duration: Histogram,
+    /// The same of the requests that were copied.
+    pub mirrored_duration: Histogram,
 }
 
 /// How many codes our own answers have.

@@ -21,7 +21,7 @@ pub use environment::{
     CNAME, Captured, Environment, Front, client_config, client_config_as, client_config_for, handshake, session,
 };
 pub use http2::{Frame, Http2};
-pub use replica::{Gate, Replica, Step, chunk, chunked, ok};
+pub use replica::{Gate, Replica, Seen, Step, chunk, chunked, ok};
 pub use wire::Wire;
 
 /// How long anything may take that takes no time on a machine at rest.

@@ -1,4 +1,4 @@
-//! What requests have in common that should reach the same replica.
+//! What requests have in common that should get the same deployment.
 //!
 //! It says what to look at in a request, and looks at none.
 

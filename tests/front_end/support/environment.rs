@@ -102,9 +102,14 @@ impl Environment {
         self.table(&format!("[[service]]\nname = '{name}'\nreplicas = {replicas}\n{keys}"))
     }
 
-    /// A service with two deployments, by name, share and replicas.
+    /// A service with deployments, by name, share and replicas.
     pub fn deployments(self, name: &str, deployments: &[(&str, u8, &[&Replica])]) -> Self {
-        let mut table = format!("[[service]]\nname = '{name}'\n");
+        self.deployments_with(name, "", deployments)
+    }
+
+    /// The same with more keys for the service's own table.
+    pub fn deployments_with(self, name: &str, keys: &str, deployments: &[(&str, u8, &[&Replica])]) -> Self {
+        let mut table = format!("[[service]]\nname = '{name}'\n{keys}\n");
         for (deployment, traffic, replicas) in deployments {
             let replicas = addresses(replicas);
             writeln!(

@@ -102,6 +102,9 @@ pub struct State {
     pub open: usize,
     pub sent: usize,
     pub received: usize,
+    /// Requests whose last step has not begun, and the most there were of them at once.
+    pub running: usize,
+    pub most_running: usize,
 }
 
 pub struct Replica {
@@ -226,6 +229,15 @@ async fn accept(listener: TcpListener, scripts: Arc<[Vec<Step>]>, state: Arc<wat
     }
 }
 
+/// A request that counts as running.
+struct Running(Arc<watch::Sender<State>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.send_modify(|state| state.running -= 1);
+    }
+}
+
 struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -252,14 +264,23 @@ impl Connection {
             self.state.send_modify(|state| {
                 self.request = state.requests.len();
                 state.requests.push(Seen { head, connection: self.number, ..Seen::default() });
+                state.running += 1;
+                state.most_running = state.most_running.max(state.running);
             });
+            let running = Running(Arc::clone(&self.state));
             let script = self.scripts.get(self.request).or(self.scripts.last()).expect("a script").clone();
-            for step in script {
+            let mut running = Some(running);
+            let last = script.len().saturating_sub(1);
+            for (index, step) in script.into_iter().enumerate() {
+                if index == last {
+                    running = None;
+                }
                 if matches!(step, Step::Close) {
                     return Ok(());
                 }
                 self.follow(step).await?;
             }
+            drop(running);
         }
     }
 
