@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::front::{KEYS, MAX_QUEUE_WAIT, NAME, SCORING_TIMEOUT, Target};
+use crate::lag::Lag;
 use crate::options::Options;
 use crate::tally::Tally;
 
@@ -47,6 +47,7 @@ struct Callers {
     tally: Arc<Tally>,
     left: Cell<u64>,
     grace: Duration,
+    lag: Rc<Lag>,
 }
 
 /// A request, and what its caller does with it.
@@ -121,16 +122,18 @@ impl Callers {
         if !is_expected {
             self.tally.violation("an answer nobody expected", told);
         }
-        if took > limit + self.grace {
+        // A machine that has no time for either side makes nobody forgotten.
+        let late = self.lag.within(took);
+        if took > limit + self.grace + late {
             self.tally.violation("later than its deadline", told);
-        } else if took >= MAX_QUEUE_WAIT && plan.deadline.is_none() {
+        } else if took >= MAX_QUEUE_WAIT + late && plan.deadline.is_none() {
             self.tally.violation("somebody waited as if forgotten", told);
         }
     }
 }
 
 /// Makes all requests.
-pub async fn run(options: &Options, target: Target, tally: Arc<Tally>) {
+pub async fn run(options: &Options, target: Target, tally: Arc<Tally>, lag: &Rc<Lag>) {
     let callers = Rc::new(Callers {
         http1: connector(&target, &[]),
         http2: connector(&target, &[b"h2"]),
@@ -138,6 +141,7 @@ pub async fn run(options: &Options, target: Target, tally: Arc<Tally>) {
         tally,
         left: Cell::new(options.requests),
         grace: options.grace,
+        lag: Rc::clone(lag),
     });
     let mut all = JoinSet::new();
     let mut seeds = Rng::with_seed(options.seed.wrapping_add(1));
@@ -358,10 +362,10 @@ impl Callers {
             };
             let Ok(request) = request.body(Full::new(Bytes::from(plan.body.clone()))) else { continue };
             let began = Instant::now();
-            let answer: Pin<Box<dyn Future<Output = hyper::Result<(u16, Bytes)>>>> = Box::pin(async move {
+            let answer = Box::pin(async move {
                 sender.ready().await?;
                 let (head, body) = sender.send_request(request).await?.into_parts();
-                Ok((head.status.as_u16(), body.collect().await?.to_bytes()))
+                hyper::Result::Ok((head.status.as_u16(), body.collect().await?.to_bytes()))
             });
             let patience = match plan.fate {
                 Fate::Wait => PATIENCE,

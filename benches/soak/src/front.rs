@@ -157,11 +157,8 @@ impl Front {
         let files = tempfile::tempdir()?;
         let root = certificate(files.path())?;
         // Free now, which is all that can be had.
-        let held = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-        let mut addresses = Vec::new();
-        for listener in &held {
-            addresses.push(listener.as_ref().map_err(|error| error.to_string())?.local_addr()?);
-        }
+        let held = (0..3).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<Vec<_>>>()?;
+        let addresses = held.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
         drop(held);
         let target = Target { http: addresses[0], https: addresses[1], root };
         let config = files.path().join("scorefront.toml");
@@ -183,6 +180,11 @@ impl Front {
 
     pub fn target(&self) -> Target {
         self.target.clone()
+    }
+
+    /// Its process id.
+    pub fn process(&self) -> u32 {
+        self.process.id()
     }
 
     async fn admin(&self, head: &str) -> io::Result<String> {

@@ -16,10 +16,12 @@
 mod caller;
 mod container;
 mod front;
+mod lag;
 mod options;
 mod tally;
 
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -29,6 +31,7 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::front::Front;
+use crate::lag::Lag;
 use crate::options::Options;
 use crate::tally::Tally;
 
@@ -60,11 +63,12 @@ fn run() -> Result<bool, Failure> {
     let front = Front::start(&options, &ports)?;
     let began = Instant::now();
     block_on(async {
-        let target = front.target();
+        let (target, lag) = (front.target(), Rc::new(Lag::default()));
         let operator = front.operate(&options, Arc::clone(&tally));
         tokio::select! {
-            () = caller::run(&options, target, Arc::clone(&tally)) => {}
+            () = caller::run(&options, target, Arc::clone(&tally), &lag) => {}
             failure = operator => return Err(failure),
+            () = lag.measure(front.process()) => {}
         }
         Ok(())
     })??;

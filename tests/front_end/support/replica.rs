@@ -15,6 +15,8 @@ use tokio::time::interval;
 #[derive(Clone, Debug)]
 pub enum Step {
     ReadBody,
+    /// What it does about a GET, which a health check is, in place of all that follows.
+    Health(Vec<Self>),
     Send(Vec<u8>),
     /// Reads the body and answers with it.
     Echo,
@@ -254,12 +256,24 @@ impl Connection {
                 state.requests.push(Seen { head, connection: self.number, ..Seen::default() });
             });
             let script = self.scripts.get(self.request).or(self.scripts.last()).expect("a script").clone();
-            for step in script {
+            for step in self.steps(script) {
                 if matches!(step, Step::Close) {
                     return Ok(());
                 }
                 self.follow(step).await?;
             }
+        }
+    }
+
+    /// What the script says for the current request.
+    fn steps(&self, script: Vec<Step>) -> Vec<Step> {
+        let is_get = self.state.borrow().requests[self.request].line().starts_with("GET ");
+        match script.iter().position(|step| matches!(step, Step::Health(_))) {
+            Some(at) if is_get => match &script[at] {
+                Step::Health(steps) => steps.clone(),
+                _ => script,
+            },
+            _ => script,
         }
     }
 
@@ -294,7 +308,7 @@ impl Connection {
                     self.send(&bytes).await?;
                 }
             }
-            Step::Close => {}
+            Step::Close | Step::Health(_) => {}
         }
         Ok(())
     }
