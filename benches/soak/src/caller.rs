@@ -99,10 +99,9 @@ impl Callers {
     }
 
     /// Judges an answer that was waited for.
-    fn judge(&self, plan: &Plan, status: u16, body: &[u8], took: Duration) {
+    fn judge(&self, plan: &Plan, status: u16, body: &[u8], timing: &str, took: Duration) {
         let (number, service, deadline) = (plan.number, plan.service, plan.deadline);
         let limit = plan.deadline.map_or(SCORING_TIMEOUT, Duration::from_millis);
-        self.tally.took(took);
         let text = || String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
         let code = text().split("\"code\":\"").nth(1).and_then(|rest| Some(rest.split_once('"')?.0.to_owned()));
         let code = code.unwrap_or_default();
@@ -124,6 +123,9 @@ impl Callers {
         }
         // A machine that has no time for either side makes nobody forgotten.
         let late = self.lag.within(took);
+        self.tally.took(took.saturating_sub(late), || {
+            format!("{what} to {number} of {} bytes, in all {} ms; {timing}", plan.body.len(), took.as_millis())
+        });
         if took > limit + self.grace + late {
             self.tally.violation("later than its deadline", told);
         } else if took >= MAX_QUEUE_WAIT + late && plan.deadline.is_none() {
@@ -210,8 +212,8 @@ impl Callers {
             };
             let began = Instant::now();
             match timeout(PATIENCE, exchange(&mut wire.stream, &plan)).await {
-                Ok(Ok(Some((status, body, closes)))) => {
-                    self.judge(&plan, status, &body, began.elapsed());
+                Ok(Ok(Some(Answer { status, body, timing, closes }))) => {
+                    self.judge(&plan, status, &body, &timing, began.elapsed());
                     if status != 200 {
                         // Others were told the same, and not all of them come back at once.
                         sleep(Duration::from_millis(random.u64(1..20))).await;
@@ -242,8 +244,18 @@ impl Callers {
     }
 }
 
-/// Sends a request over HTTP/1.1: status, body, and whether the connection ends; `None` if the caller hung up.
-async fn exchange(stream: &mut Box<dyn Stream>, plan: &Plan) -> io::Result<Option<(u16, Vec<u8>, bool)>> {
+/// An answer over HTTP/1.1.
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+    /// Where the front end says the time went.
+    timing: String,
+    /// Whether the connection ends with it.
+    closes: bool,
+}
+
+/// Sends a request over HTTP/1.1; no answer if the caller hung up.
+async fn exchange(stream: &mut Box<dyn Stream>, plan: &Plan) -> io::Result<Option<Answer>> {
     let deadline = plan.deadline.map(|ms| format!("x-request-timeout-ms: {ms}\r\n")).unwrap_or_default();
     let mut message = format!(
         "POST /api/v1/service/{}/score?n={} HTTP/1.1\r\nHost: {NAME}\r\nAuthorization: Bearer {}\r\n{deadline}\
@@ -286,14 +298,14 @@ async fn exchange(stream: &mut Box<dyn Stream>, plan: &Plan) -> io::Result<Optio
             };
             let mut read = std::pin::pin!(read(&mut reader));
             tokio::select! {
-                answer = &mut read => answer.map(|(status, body, _)| Some((status, body, true))),
+                answer = &mut read => answer.map(|answer| Some(Answer { closes: true, ..answer })),
                 _ = write => read.await.map(Some),
             }
         }
     }
 }
 
-async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u16, Vec<u8>, bool)> {
+async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Answer> {
     let mut received = Vec::with_capacity(1024);
     let head = loop {
         if let Some(at) = received.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -313,7 +325,8 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u16, Vec<u8>
         }
     }
     let closes = text.contains("\r\nconnection: close");
-    Ok((status, received.split_off(head), closes))
+    let timing = text.lines().find_map(|line| line.strip_prefix("server-timing: ")).unwrap_or_default().to_owned();
+    Ok(Answer { status, body: received.split_off(head), timing, closes })
 }
 
 /// One request of nobody's in particular: its status.
@@ -321,7 +334,7 @@ pub async fn ask(target: &Target, service: &'static str) -> io::Result<u16> {
     let plan = Plan { number: 0, service, key: KEYS[1].1, deadline: None, body: b"rest".to_vec(), fate: Fate::Wait };
     let mut wire = connect(target.http, None).await?;
     let answer = exchange(&mut wire.stream, &plan).await?;
-    Ok(answer.map_or(0, |(status, _, _)| status))
+    Ok(answer.map_or(0, |answer| answer.status))
 }
 
 type Sender = http2::SendRequest<Full<Bytes>>;
@@ -374,7 +387,7 @@ impl Callers {
             let number = plan.number;
             match (timeout(patience, answer).await, &plan.fate) {
                 (Ok(Ok((status, body))), Fate::Wait) => {
-                    self.judge(&plan, status, &body, began.elapsed());
+                    self.judge(&plan, status, &body, "over HTTP/2", began.elapsed());
                     if status != 200 {
                         sleep(Duration::from_millis(random.u64(1..20))).await;
                     }

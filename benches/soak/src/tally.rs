@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Violations of a kind that are told in full.
 const TOLD: u64 = 10;
 
+/// How many of the longest answers are told.
+const LONGEST: usize = 5;
+
 #[derive(Debug, Default)]
 pub struct Tally(Mutex<State>);
 
@@ -14,7 +17,7 @@ pub struct Tally(Mutex<State>);
 struct State {
     counts: BTreeMap<String, u64>,
     violations: BTreeMap<&'static str, u64>,
-    longest: Duration,
+    longest: Vec<(Duration, String)>,
 }
 
 impl Tally {
@@ -33,9 +36,15 @@ impl Tally {
         self.change(|state| state.counts.get(what).copied().unwrap_or(0))
     }
 
-    /// An answer took this long.
-    pub fn took(&self, time: Duration) {
-        self.change(|state| state.longest = state.longest.max(time));
+    /// An answer took this long, more or less, without what the machine had no time for.
+    pub fn took(&self, time: Duration, detail: impl FnOnce() -> String) {
+        self.change(|state| {
+            if state.longest.len() < LONGEST || state.longest.last().is_some_and(|(least, _)| *least < time) {
+                state.longest.push((time, detail()));
+                state.longest.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+                state.longest.truncate(LONGEST);
+            }
+        });
     }
 
     /// Something that must never be.
@@ -56,7 +65,9 @@ impl Tally {
             for (what, count) in &state.counts {
                 println!("{count:>9} {what}");
             }
-            println!("longest answer {:.1} ms", state.longest.as_secs_f64() * 1e3);
+            for (time, detail) in &state.longest {
+                println!("{:>6.0} ms: {detail}", time.as_secs_f64() * 1e3);
+            }
             for (kind, count) in &state.violations {
                 println!("{count:>9} VIOLATIONS: {kind}");
             }
