@@ -15,6 +15,8 @@ use tokio::time::interval;
 #[derive(Clone, Debug)]
 pub enum Step {
     ReadBody,
+    /// What it does about a GET, which a health check is, in place of all that follows.
+    Health(Vec<Self>),
     Send(Vec<u8>),
     /// Reads the body and answers with it.
     Echo,
@@ -269,6 +271,7 @@ impl Connection {
             });
             let running = Running(Arc::clone(&self.state));
             let script = self.scripts.get(self.request).or(self.scripts.last()).expect("a script").clone();
+            let script = self.steps(script);
             let mut running = Some(running);
             let last = script.len().saturating_sub(1);
             for (index, step) in script.into_iter().enumerate() {
@@ -281,6 +284,18 @@ impl Connection {
                 self.follow(step).await?;
             }
             drop(running);
+        }
+    }
+
+    /// What the script says for the current request.
+    fn steps(&self, script: Vec<Step>) -> Vec<Step> {
+        let is_get = self.state.borrow().requests[self.request].line().starts_with("GET ");
+        match script.iter().position(|step| matches!(step, Step::Health(_))) {
+            Some(at) if is_get => match &script[at] {
+                Step::Health(steps) => steps.clone(),
+                _ => script,
+            },
+            _ => script,
         }
     }
 
@@ -315,7 +330,7 @@ impl Connection {
                     self.send(&bytes).await?;
                 }
             }
-            Step::Close => {}
+            Step::Close | Step::Health(_) => {}
         }
         Ok(())
     }
