@@ -67,4 +67,10 @@ mod tests {
         assert!(!budget.spend(0, now + Duration::from_millis(900)));
         assert!(budget.spend(0, now + Duration::from_millis(1_100)));
     }
+
+    #[test]
+    fn no_more_than_ten_are_saved_up() {
+        let (budget, later) = (RetryBudget::new(), Instant::now() + Duration::from_secs(3_600));
+        assert_eq!((0..100).filter(|_| budget.spend(1_000_000, later)).count(), 10);
+    }
 }

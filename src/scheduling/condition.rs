@@ -79,7 +79,7 @@ pub enum Health {
 pub(super) struct Condition {
     /// Why it is out, if it is.
     pub out: Option<Out>,
-    /// Whether its health resource answered a success when it was last looked at.
+    /// Whether its health resource answered a success when it was last looked at and did not stay silent.
     pub proven: bool,
     /// Health checks in a row that found it unhealthy.
     pub unhealthy: u32,

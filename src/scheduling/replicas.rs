@@ -20,6 +20,9 @@ use super::replica::{Replica, ReplicaPermit};
 use crate::config::ReplicaAddress;
 use crate::upstream::Endpoint;
 
+#[cfg(test)]
+mod tests;
+
 /// A failure that comes no sooner than this after the last one is logged, also if it changes nothing.
 const LOG_AGAIN: Duration = Duration::from_secs(10);
 
@@ -90,7 +93,7 @@ pub struct View {
     pub replica: Arc<Replica>,
     /// Why it takes no requests, if so.
     pub out: Option<Out>,
-    /// Whether its health resource answered a success when it was last looked at.
+    /// Whether its health resource answered a success when it was last looked at and did not stay silent.
     pub healthy: bool,
 }
 
@@ -446,9 +449,11 @@ impl Replicas {
         let path_works = members.path_works;
         let Some(member) = members.find(replica) else { return };
         member.condition.look_later(now, interval);
+        if !matches!(&found, Some(Health::Silent) | None) {
+            member.condition.proven = is_success;
+        }
         match found {
             Some(Health::Answered(status)) => {
-                member.condition.proven = is_success;
                 if member.condition.is_out() && (is_success || !path_works) {
                     self.say_back(member, now);
                     member.bring_back(now, interval);
