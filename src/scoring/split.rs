@@ -7,7 +7,7 @@
 //! deployment answers is not decided here and does not depend on the caller.
 
 use aws_lc_rs::digest::{Context, SHA256};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use super::catalog::Service;
 use super::exchange::Exchange;
@@ -24,7 +24,7 @@ pub fn number(service: &Service, exchange: &Exchange, headers: &HeaderMap) -> u1
     let told_by = service.sticky_by.as_ref().and_then(|by| match by {
         StickyBy::Key => exchange.key().map(|key| &key.hash.as_bytes()[..]),
         StickyBy::Address => Some(exchange.caller.forwarded_for.as_bytes()),
-        StickyBy::Header(name) => headers.get(name).map(|value| value.as_bytes()).filter(|value| !value.is_empty()),
+        StickyBy::Header(name) => headers.get(name).map(HeaderValue::as_bytes).filter(|value| !value.is_empty()),
     });
     match told_by {
         Some(told_by) => number_of(&service.name, told_by),
