@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::net::TcpSocket;
 
+use crate::keys::sha256;
 use crate::support::{CNAME, Caller, Environment, Front, Replica, client_config, handshake, score};
 
 /// A service whose two deployments have half of the traffic each.
@@ -93,8 +93,7 @@ async fn those_who_call_with_one_key_get_one_deployment() {
     let replicas = [Replica::echo(), Replica::echo()];
     let mut environment = split("key", replicas.each_ref()).section("defaults", "health_interval = '0s'");
     for key in 0..20 {
-        let hash = digest(&SHA256, format!("key-{key}").as_bytes());
-        let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = sha256(&format!("key-{key}"));
         environment = environment.table(&format!("[[service.key]]\nname = 'key-{key}'\nsha256 = '{hash}'"));
     }
     let front = environment.start();
