@@ -68,8 +68,7 @@ from support import PATH  # noqa: E402
 KEY = "benchmark-key"
 REPLICAS = 4
 MEAN_US = 20_000
-SHARE = 0.6
-RATE = REPLICAS / (MEAN_US / 1e6) * SHARE
+CAPACITY = REPLICAS / (MEAN_US / 1e6)
 BEFORE, FAULT, AFTER = 4, 5, 9
 DEADLINE = 2
 HEALTH_INTERVAL = 1
@@ -208,7 +207,7 @@ def turn(proxy, variant, fault, seed, arguments):
 
         load = support.start(
             stack, [arguments.tool, "load", "--port", port, "--path", PATH, "--ca", work / "cert.pem", "--header",
-                    f"Authorization: Bearer {KEY}", "--seed", seed, "--rate", RATE, "--mean-us", MEAN_US, "--warmup", 0,
+                    f"Authorization: Bearer {KEY}", "--seed", seed, "--rate", CAPACITY * arguments.share / 100, "--mean-us", MEAN_US, "--warmup", 0,
                     "--seconds", BEFORE + FAULT + AFTER, "--patience-ms", 10_000, "--record", work / "calls"],
             output=subprocess.PIPE)
         wait_until(lambda: any(replica.events() for replica in replicas), 30, "no call reached a replica")
@@ -445,7 +444,7 @@ def run_faults(arguments):
     with tempfile.TemporaryDirectory() as certificates:
         arguments.certificates = Path(certificates)
         tail.write_certificate(arguments.certificates)
-        print(f"four replicas, {RATE:.0f} calls a second, {DEADLINE} s a call, a fault of {FAULT} s;"
+        print(f"four replicas, {CAPACITY * arguments.share / 100:.0f} calls a second, {DEADLINE} s a call, a fault of {FAULT} s;"
               f" {len(turns) * arguments.rounds} turns of {BEFORE + FAULT + AFTER + 1} s")
         print(HEAD, flush=True)
         for number in range(arguments.rounds):
@@ -473,6 +472,7 @@ def main():
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--proxies", nargs="+", choices=PROXIES, default=list(PROXIES))
+    parser.add_argument("--share", type=int, default=60, help="load in percent of capacity")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1, help="of the first round's calls")
     parser.add_argument("--azmlinfsrv", action="store_true", help="real containers at full load instead")

@@ -93,7 +93,7 @@ pub async fn run(options: &mut Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A line a call: its number, when it was due, sent and done by CLOCK_MONOTONIC in nanoseconds, and its status or what went
+/// A line a call: its number, when it was due, sent and done by `CLOCK_MONOTONIC` in nanoseconds, and its status or what went
 /// wrong.
 fn recorded(outcomes: &[Outcome], began: Instant, began_at: i64) -> String {
     let at = |time: Instant| began_at + time.saturating_duration_since(began).as_nanos() as i64;

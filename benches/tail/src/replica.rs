@@ -9,7 +9,7 @@
 //! worker would not notice and work on to the end; `--abandoned-runs-on` does so too.
 //!
 //! For `faults.py` it can be given addresses, writes down what became of each request (`--log`: a line of the time by
-//! CLOCK_MONOTONIC in nanoseconds, an event, and the call's id), and falls ill when told to: `GET /mode/reset` on the control
+//! `CLOCK_MONOTONIC` in nanoseconds, an event, and the call's id), and falls ill when told to: `GET /mode/reset` on the control
 //! port has it reset every connection once the request is there, `silent` never answer one, `unready` answer 503 to all of
 //! them, `unhealthy` to probes only, `well` be as before. Probes fare like other requests.
 
