@@ -141,12 +141,22 @@ impl RequestBody {
         }
     }
 
-    /// Has what is read from now on go to `tee` too. Nothing may have been read yet.
+    /// Has what was gathered, and what is read from now on, go to `tee` too. Nothing may have been passed on yet.
     pub fn copy_to(&mut self, tee: Tee) {
+        self.join_gathered();
+        if !self.gathered.is_empty() {
+            tee.push(&self.gathered);
+        }
         if self.ended {
             tee.finish();
         } else {
             self.tee = Some(tee);
+        }
+    }
+
+    fn join_gathered(&mut self) {
+        if !self.more.is_empty() {
+            self.gathered = self.more.split().freeze();
         }
     }
 
@@ -164,9 +174,7 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if !self.more.is_empty() {
-            self.gathered = self.more.split().freeze();
-        }
+        self.join_gathered();
         if !self.gathered.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.gathered)))));
         }

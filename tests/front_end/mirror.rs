@@ -348,7 +348,7 @@ async fn a_caller_that_breaks_off_its_upload_ends_the_copy() {
     let front = mirrored(&[&blue], &[&green]).start();
     for n in 1..=ENOUGH {
         let mut wire = front.wire().await;
-        wire.post("Content-Length: 1000\r\n", "some").await;
+        wire.post("Content-Length: 100000\r\n", "some").await;
         blue.saw(n).await;
     }
     for n in ENOUGH + 1..=2 * ENOUGH {
