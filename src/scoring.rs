@@ -23,7 +23,7 @@ pub mod route;
 mod split;
 pub mod worker;
 
-use std::future::{Future, ready};
+use std::future::{Future, poll_fn, ready};
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -33,12 +33,11 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
 use http_body::Body;
-use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{Service, ServiceBuilder};
 
 use self::attempt::Attempt;
-use self::body::{RequestBody, ResponseBody};
+use self::body::{GATHERED, RequestBody, ResponseBody};
 use self::caller::Caller;
 use self::catalog::{Catalog, Deployment, ServiceRef};
 use self::error::Refusal;
@@ -53,6 +52,9 @@ use crate::upstream::AnswerBody;
 
 pub use id::RequestId;
 pub use observe::Observe;
+
+/// How long the small body of a request that is refused may take to come. It is sent with the head as a rule.
+const REFUSED_BODY: Duration = Duration::from_millis(100);
 
 /// The request path for the calls of one connection.
 pub fn service(worker: Rc<Worker>, caller: Rc<Caller>) -> Observe<Score> {
@@ -74,19 +76,32 @@ impl Service<Call> for Score {
     }
 
     fn call(&mut self, Call { request, exchange }: Call) -> Self::Future {
+        let (head, incoming) = request.into_parts();
+        let mut body = RequestBody::new(incoming, Rc::clone(&exchange), head.headers.contains_key(EXPECT));
         // What needs no waiting is decided here, so that the box holds only what does.
-        match decide(request, &exchange) {
-            Ok((request, timeout)) => Box::pin(carry(exchange, request, timeout)),
+        match decide(head, &mut body, &exchange) {
+            Ok((request, timeout)) => Box::pin(carry(exchange, request.map(|()| body), timeout)),
+            Err(refusal) if body.is_small() && !exchange.is_http2() => Box::pin(refuse(body, refusal)),
             Err(refusal) => Box::pin(ready(Err(refusal))),
         }
     }
 }
 
-/// Reads what the caller wants and whether it may have it: the request as a replica gets it, all but what depends on
-/// which replica that is, and how long it may take. The service and deployment are noted in `exchange`.
-fn decide(request: Request<Incoming>, exchange: &Rc<Exchange>) -> Result<(Request<RequestBody>, Duration), Refusal> {
-    let (mut head, incoming) = request.into_parts();
-    let mut body = RequestBody::new(incoming, Rc::clone(exchange));
+/// Reads a small body, which is on its way, before it is refused: else the connection could not be used again.
+async fn refuse<T>(mut body: RequestBody, refusal: Refusal) -> Result<T, Refusal> {
+    body.allow(GATHERED);
+    // Whether or not it comes, the answer is the same.
+    let _ = timeout_at(Instant::now() + REFUSED_BODY, poll_fn(|cx| body.poll_gather(cx))).await;
+    Err(refusal)
+}
+
+/// Reads what the caller wants and whether it may have it: the request as a replica gets it, all but its body and what
+/// depends on which replica that is, and how long it may take. The service and deployment are noted in `exchange`.
+fn decide(
+    mut head: request::Parts,
+    body: &mut RequestBody,
+    exchange: &Rc<Exchange>,
+) -> Result<(Request<()>, Duration), Refusal> {
     let catalog = exchange.worker.catalog();
 
     let server_name = exchange.caller.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
@@ -109,7 +124,7 @@ fn decide(request: Request<Incoming>, exchange: &Rc<Exchange>) -> Result<(Reques
     let admission = service.limits.admit(exchange.key.get());
     let _ = exchange.admission.set(admission.map_err(|excess| Refusal::too_many_requests(&service.name, &excess))?);
     check_length(&head.headers, service.max_body)?;
-    body.allow(service.max_body, head.headers.contains_key(EXPECT));
+    body.allow(service.max_body);
     let timeout = timeout(&head.headers, service.scoring_timeout)?;
     if timeout.is_zero() {
         return Err(Refusal::scoring_timeout(0));
@@ -119,7 +134,7 @@ fn decide(request: Request<Incoming>, exchange: &Rc<Exchange>) -> Result<(Reques
 
     let target = target(route.resource, &head.uri, deployment)?;
     let unknown_length = !body.is_end_stream() && body.size_hint().exact().is_none();
-    let mut request = Request::new(body);
+    let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = target;
     *request.headers_mut() = mem::take(&mut head.headers);

@@ -108,6 +108,11 @@ impl Condition {
         self.out.is_some()
     }
 
+    /// Whether an answer to a request ends its being out.
+    pub fn may_answer_back(&self) -> bool {
+        self.out.as_ref().is_some_and(|out| !matches!(out.failure, Failure::Unhealthy(_)))
+    }
+
     pub fn take_out(&mut self, failure: Failure, now: Instant) {
         self.proven = false;
         self.unhealthy = 0;

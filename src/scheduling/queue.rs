@@ -49,8 +49,9 @@ impl Queue {
         self.max.store(max, Relaxed);
     }
 
-    fn enter(&self) -> bool {
-        let max = self.max.load(Relaxed);
+    /// One that had its turn has been let in before.
+    fn enter(&self, rank: Rank) -> bool {
+        let max = if rank == Rank::Again { usize::MAX } else { self.max.load(Relaxed) };
         self.length.fetch_update(Relaxed, Relaxed, |length| (length < max).then_some(length + 1)).is_ok()
     }
 
@@ -154,24 +155,20 @@ impl<S: Slot> Lane<S> {
     ///
     /// The queue is full, or the lane closed.
     pub fn join(self: &Arc<Self>, rank: Rank, take: impl FnMut() -> Option<Permit<S>>) -> Result<Waiting<S>, Turned> {
-        if !self.queue.enter() {
-            return Err(Turned::Away);
-        }
         let (caller, called) = oneshot::channel();
         let place = self.change(|line| {
             if line.closed {
-                return None;
+                return Err(Turned::Elsewhere);
+            }
+            if !self.queue.enter(rank) {
+                return Err(Turned::Away);
             }
             let place = Place { rank, ticket: line.next_ticket };
             line.next_ticket += 1;
             line.waiters.insert(place, caller);
             self.count(place, 1);
-            Some(place)
-        });
-        let Some(place) = place else {
-            self.queue.leave(1);
-            return Err(Turned::Elsewhere);
-        };
+            Ok(place)
+        })?;
         let waiting = Waiting { lane: Arc::clone(self), place, called };
         self.serve(take);
         Ok(waiting)
@@ -200,16 +197,21 @@ impl<S: Slot> Lane<S> {
 
     /// Sends everybody away, and everybody that comes, until it is opened again.
     pub fn set_closed(&self, closed: bool) {
+        self.change(|line| line.closed = closed);
+        if closed {
+            self.send_away();
+        }
+    }
+
+    /// Sends everybody away who waits now.
+    pub fn send_away(&self) {
         let waiters = self.change(|line| {
-            line.closed = closed;
-            if !closed {
-                return BTreeMap::new();
-            }
             for place in line.waiters.keys() {
                 self.count(*place, -1);
             }
             std::mem::take(&mut line.waiters)
         });
+        // Outside the lock, because it wakes them.
         drop(waiters);
     }
 

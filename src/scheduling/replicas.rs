@@ -3,6 +3,7 @@
 //! Requests read a snapshot of the set. Whoever changes it (discovery, health checks, a request that met a failure)
 //! does so under a lock, swaps the snapshot, and has those who wait served.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,7 +31,6 @@ const LOG_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Replicas {
     service: Box<str>,
-    deployment: Box<str>,
     lane: Arc<Lane<Replica>>,
     set: ArcSwap<Set>,
     members: Mutex<Members>,
@@ -51,6 +51,8 @@ struct Set {
 
 #[derive(Debug)]
 struct Members {
+    /// The deployment's name.
+    name: Arc<str>,
     settings: Settings,
     present: Vec<Member>,
     /// No longer present, and requests have a permit or may get one yet: one that comes back is the same one.
@@ -102,10 +104,15 @@ impl Replicas {
     pub fn new(service: &str, deployment: &str, queue: Arc<Queue>, settings: Settings) -> Self {
         Self {
             service: service.into(),
-            deployment: deployment.into(),
             lane: Arc::new(Lane::new(queue)),
             set: ArcSwap::default(),
-            members: Mutex::new(Members { settings, present: Vec::new(), departed: Vec::new(), path_works: false }),
+            members: Mutex::new(Members {
+                name: deployment.into(),
+                settings,
+                present: Vec::new(),
+                departed: Vec::new(),
+                path_works: false,
+            }),
             budget: RetryBudget::new(),
             taken_out: Default::default(),
             looks_changed: Notify::new(),
@@ -320,11 +327,28 @@ impl Replicas {
         self.lane.set_closed(closed);
     }
 
+    /// Goes on as the deployment `name`. Who waits is sent to look for it there.
+    pub fn rename(&self, name: &str) {
+        let mut members = self.members();
+        if *members.name != *name {
+            members.name = name.into();
+            drop(members);
+            self.lane.send_away();
+        }
+    }
+
+    /// Whether any of `addresses` is a replica of this deployment.
+    pub fn has_any(&self, addresses: &HashSet<&ReplicaAddress>) -> bool {
+        self.members().present.iter().any(|member| addresses.contains(member.replica.endpoint().address()))
+    }
+
     /// Notes that `replica` failed a request, which takes it out unless it is among the last.
     pub fn failed(&self, replica: &Replica, failure: Failure) {
         let now = Instant::now();
         let mut members = self.members();
         let may_leave = members.may_leave(&failure);
+        let name = Arc::clone(&members.name);
+        let deployment = &*name;
         let Some(member) = members.find(replica) else { return };
         replica.put_on_trial(clock::millis(now));
         let failed = member.condition.failed.replace(now);
@@ -332,7 +356,7 @@ impl Replicas {
             return;
         }
         let address = replica.endpoint().address();
-        let (service, deployment) = (&*self.service, &*self.deployment);
+        let service = &*self.service;
         if may_leave {
             tracing::warn!(service, deployment, replica = %address, reason = %failure, "replica taken out");
             if let Some(count) = self.taken_out.get(failure.index()) {
@@ -350,25 +374,26 @@ impl Replicas {
         }
     }
 
-    /// Notes that `replica` answered a request, which is proof enough that it is back.
+    /// Notes that `replica` answered a request, which is proof enough that it is back, unless it is its health resource that
+    /// says otherwise.
     pub fn answered(&self, replica: &Replica) {
         if replica.is_ready() {
             return;
         }
         let now = Instant::now();
         let mut members = self.members();
-        let interval = members.settings.look_interval;
-        if let Some(member) = members.find(replica).filter(|member| member.condition.is_out()) {
-            self.say_back(member, now);
+        let (name, interval) = (Arc::clone(&members.name), members.settings.look_interval);
+        if let Some(member) = members.find(replica).filter(|member| member.condition.may_answer_back()) {
+            self.say_back(&name, member, now);
             member.bring_back(now, interval);
             self.publish(members);
         }
     }
 
-    fn say_back(&self, member: &Member, now: Instant) {
+    fn say_back(&self, deployment: &str, member: &Member, now: Instant) {
         let out = member.condition.out.as_ref().map(|out| now.duration_since(out.since)).unwrap_or_default();
         tracing::info!(
-            service = &*self.service, deployment = &*self.deployment, replica = %member.replica.endpoint().address(),
+            service = &*self.service, deployment, replica = %member.replica.endpoint().address(),
             out_ms = out.as_millis(), "replica back"
         );
     }
@@ -443,7 +468,7 @@ impl Replicas {
     pub fn looked(&self, replica: &Replica, found: Option<Health>) {
         let now = Instant::now();
         let mut members = self.members();
-        let interval = members.settings.look_interval;
+        let (name, interval) = (Arc::clone(&members.name), members.settings.look_interval);
         let is_success = matches!(&found, Some(Health::Answered(status)) if status.is_success());
         members.path_works |= is_success;
         let path_works = members.path_works;
@@ -455,7 +480,7 @@ impl Replicas {
         match found {
             Some(Health::Answered(status)) => {
                 if member.condition.is_out() && (is_success || !path_works) {
-                    self.say_back(member, now);
+                    self.say_back(&name, member, now);
                     member.bring_back(now, interval);
                     self.publish(members);
                 } else if is_success {

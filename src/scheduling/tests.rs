@@ -91,8 +91,8 @@ impl Model {
                 self.slots[slot].used += 1;
                 Situation::Holds(slot)
             }
-            _ if self.line.len() >= self.max => return Err(Turned::Away),
             _ if self.is_closed => return Err(Turned::Elsewhere),
+            _ if self.line.len() >= self.max && rank != Rank::Again => return Err(Turned::Away),
             _ => {
                 self.line.push((rank, who));
                 self.line.sort();

@@ -33,7 +33,7 @@ pub enum BodyError {
 
 /// A body of up to so many bytes is there as a whole before a replica is asked: a caller that sends slowly keeps no
 /// replica, and one that hangs up while it waits is noticed. As much as hyper reads at once in any case.
-const GATHERED: u64 = 64 * 1024;
+pub const GATHERED: u64 = 64 * 1024;
 
 /// A caller's body on its way to a replica. Trailers are dropped (RFC 9110 section 6.5.1): in HTTP/1.1 a replica
 /// might take them for header fields.
@@ -54,8 +54,9 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    /// A body of which nothing may be read yet.
-    pub fn new(incoming: Incoming, exchange: Rc<Exchange>) -> Self {
+    /// A body of which nothing may be read yet. `is_expecting`: the caller sends it only once it is read (`Expect:
+    /// 100-continue`, RFC 9110 section 10.1.1).
+    pub fn new(incoming: Incoming, exchange: Rc<Exchange>, is_expecting: bool) -> Self {
         let ended = incoming.is_end_stream();
         if ended {
             exchange.upload.set(Upload::Complete);
@@ -65,18 +66,16 @@ impl RequestBody {
             exchange,
             allowance: 0,
             ended,
-            is_expecting: false,
+            is_expecting,
             gathered: Bytes::new(),
             more: BytesMut::new(),
             tee: None,
         }
     }
 
-    /// Lets it have up to `max_body` bytes. `is_expecting`: the caller sends them only once they are read (`Expect:
-    /// 100-continue`, RFC 9110 section 10.1.1).
-    pub fn allow(&mut self, max_body: u64, is_expecting: bool) {
+    /// Lets it have up to `max_body` bytes.
+    pub fn allow(&mut self, max_body: u64) {
         self.allowance = max_body;
-        self.is_expecting = is_expecting;
     }
 
     /// Whether it is to be [gathered](Self::poll_gather) before anything else is done with it. A body of unknown length is

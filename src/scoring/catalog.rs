@@ -1,6 +1,6 @@
 //! What the request path knows of the configuration: one snapshot, replaced whole when anything in it changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -126,6 +126,9 @@ impl Catalog {
                 gone.remove(&(service.name.clone(), deployment.name.clone()));
             }
         }
+        // One that was renamed goes on.
+        let here: HashSet<_> = self.deployments().map(|deployment| Arc::as_ptr(&deployment.replicas)).collect();
+        gone.retain(|_, replicas| !here.contains(&Arc::as_ptr(replicas)));
         for replicas in gone.values() {
             replicas.set_closed(true);
         }
@@ -137,6 +140,10 @@ impl Catalog {
             return None;
         }
         self.guards.find(Some(host)).filter(|guard| guard.asks_for_certificate).map(|guard| &guard.cname)
+    }
+
+    fn deployments(&self) -> impl Iterator<Item = &Deployment> {
+        self.services.iter().flat_map(|service| &service.deployments)
     }
 
     fn known(&self) -> Known {
@@ -186,6 +193,22 @@ fn guards(config: &config::Config) -> NameTable<Guard> {
     guards
 }
 
+/// What `deployment` of `service` was before it had this name: a deployment that is gone and had one of its replicas. Its
+/// requests in flight are still with them.
+fn take_renamed(
+    service: &config::Service,
+    deployment: &config::Deployment,
+    known: &mut Known,
+) -> Option<Arc<Replicas>> {
+    let addresses = deployment.source.listed().iter().map(|replica| &replica.address).collect();
+    let is_gone = |name: &str| service.deployments.iter().all(|deployment| deployment.name != name);
+    let of_service = known.range((service.name.as_str().into(), Box::default())..);
+    let mut of_service = of_service.take_while(|((name, _), _)| **name == *service.name.as_str());
+    let (key, _) = of_service.find(|((_, name), replicas)| is_gone(name) && replicas.has_any(&addresses))?;
+    let key = key.clone();
+    known.remove(&key)
+}
+
 impl Service {
     fn new(service: &config::Service, metrics: &Metrics, known: &mut Known, limits: ServiceLimits) -> Self {
         let name = service.name.as_str();
@@ -194,7 +217,8 @@ impl Service {
         let queue = queue.map(|(_, replicas)| Arc::clone(replicas.lane().queue()));
         let queue = queue.unwrap_or_else(|| Arc::new(Queue::new(service.max_queue)));
         let deployments = service.deployments.iter().map(|deployment| {
-            let known = known.remove(&(name.into(), deployment.name.as_str().into()));
+            let same = known.remove(&(name.into(), deployment.name.as_str().into()));
+            let known = same.or_else(|| take_renamed(service, deployment, known));
             Deployment::new(name, deployment, metrics, &queue, known)
         });
         Self {
@@ -277,6 +301,7 @@ impl Deployment {
     }
 
     fn take_effect(&self) {
+        self.replicas.rename(&self.name);
         self.replicas.configure(self.settings);
         if let Source::Static(replicas) = &self.source {
             let addresses: Vec<_> = replicas.iter().map(|replica| replica.address.clone()).collect();

@@ -49,7 +49,7 @@ pub struct Exchange {
     pub number: OnceCell<u16>,
     deployment: Cell<Option<usize>>,
     /// Where it went when the deployment it waited for was gone.
-    moved: OnceCell<(ServiceRef, usize)>,
+    moved: OnceCell<Box<Move>>,
     /// Where its copy learns how it was answered, if it has one.
     pub(super) mirrored: OnceCell<Original>,
     /// The one it is with, or was with last.
@@ -72,6 +72,13 @@ pub struct Exchange {
     /// Since when a part of the answer, handed over, waits for the caller to take it.
     pub untaken_since: Cell<Option<Instant>>,
     pub ending: Cell<Ending>,
+}
+
+/// To a deployment that took the place of another, and from there on.
+struct Move {
+    service: ServiceRef,
+    deployment: usize,
+    next: OnceCell<Box<Move>>,
 }
 
 /// Where the time up to the head of the answer went.
@@ -180,7 +187,12 @@ impl Exchange {
     }
 
     pub fn service(&self) -> Option<&ServiceRef> {
-        self.moved.get().map(|(service, _)| service).or_else(|| self.service.get())
+        self.last_move().map(|last| &last.service).or_else(|| self.service.get())
+    }
+
+    fn last_move(&self) -> Option<&Move> {
+        let first = self.moved.get();
+        std::iter::successors(first, |before| before.next.get()).last().map(|last| &**last)
     }
 
     /// Notes the deployment that answers, by its place in the service, and counts the request there.
@@ -190,18 +202,19 @@ impl Exchange {
         self.deployment()
     }
 
-    /// Notes that another deployment answers than the one chosen at first, which is gone. This happens once at most.
+    /// Notes that another deployment answers than the one before, which is gone.
     pub fn move_to(&self, service: ServiceRef, deployment: usize) -> Option<&Deployment> {
-        let first = self.metrics();
-        self.moved.set((service, deployment)).ok()?;
-        first.finished.increment();
+        let before = self.metrics();
+        let next = self.last_move().map_or(&self.moved, |last| &last.next);
+        next.set(Box::new(Move { service, deployment, next: OnceCell::new() })).ok()?;
+        before.finished.increment();
         self.metrics().started.increment();
         self.deployment()
     }
 
     pub fn deployment(&self) -> Option<&Deployment> {
-        if let Some((service, deployment)) = self.moved.get() {
-            return service.deployments().get(*deployment);
+        if let Some(last) = self.last_move() {
+            return last.service.deployments().get(last.deployment);
         }
         self.service.get()?.deployments().get(self.deployment.get()?)
     }

@@ -18,7 +18,7 @@ use tower::Service;
 use super::body::ResponseBody;
 use super::caller::Caller;
 use super::error::Refusal;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Upload};
 use super::headers::{self, SERVER_TIMING, X_MS_CLIENT_REQUEST_ID, X_MS_REQUEST_ID};
 use super::worker::Worker;
 
@@ -117,7 +117,9 @@ fn finish(
     if let Some(timing) = headers::server_timing(timing) {
         fields.append(SERVER_TIMING, timing);
     }
-    if exchange.worker.draining.get() && version != Version::HTTP_2 {
+    // The rest of a body that nobody will read stands before the next request.
+    let is_cut = exchange.refused.get().is_some() && exchange.upload.get() != Upload::Complete;
+    if (exchange.worker.draining.get() || is_cut) && version != Version::HTTP_2 {
         // The caller closes by itself after this answer, so that no request of its crosses our close on the way.
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -213,7 +213,6 @@ async fn a_health_check_that_hangs_gives_way_to_a_call() {
 }
 
 #[tokio::test]
-#[ignore = "a health check has the permit, and who may not wait cannot ask for it back"]
 async fn a_health_check_that_hangs_gives_way_to_a_call_that_may_not_wait() {
     let replica = Replica::start([Step::Health(vec![Step::Hang]), Step::Echo]);
     let front = watched(&[&replica], "health_timeout = '10s'\nmax_queue = 0");

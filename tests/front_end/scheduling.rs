@@ -522,7 +522,6 @@ async fn a_call_that_is_uploaded_while_it_waits_is_served_whole() {
 }
 
 #[tokio::test]
-#[ignore = "a call moves once at most: the second time it is told that there are no ready replicas"]
 async fn a_call_that_waits_follows_its_service_as_often_as_it_moves() {
     let gate = Gate::new();
     let (first, second, last) = (gated(&gate), gated(&gate), Replica::echo());
@@ -555,7 +554,6 @@ async fn a_call_that_waits_follows_its_service_as_often_as_it_moves() {
 }
 
 #[tokio::test]
-#[ignore = "permits belong to a deployment's replica: under another name the same container is taken to be free"]
 async fn a_container_whose_deployment_is_renamed_still_gets_one_call_at_a_time() {
     let gate = Gate::new();
     let replica = gated(&gate);
@@ -582,7 +580,6 @@ async fn a_container_whose_deployment_is_renamed_still_gets_one_call_at_a_time()
 }
 
 #[tokio::test]
-#[ignore = "a refusal before the body is read ends the connection, and does not say so"]
 async fn a_connection_that_ends_with_a_refusal_says_so() {
     let gate = Gate::new();
     let replica = gated(&gate);
