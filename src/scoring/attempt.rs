@@ -71,6 +71,9 @@ impl Drop for Attempt {
             // show it to be slower.
             if exchange.times.status.get().is_some_and(|status| status.is_server_error()) {
                 replica.note_given_up(held, now);
+                if let Some(deployment) = exchange.deployment() {
+                    deployment.replicas.erred(replica);
+                }
             } else {
                 replica.note_answered(held, now);
             }
