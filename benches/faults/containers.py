@@ -94,7 +94,8 @@ def start_container(stack, number, arguments, work):
     port = FIRST_PORT + number
     process = subprocess.Popen(
         [arguments.venv / "bin/azmlinfsrv", "--entry_script", "score.py", "--port", str(port), "--worker_count", "1"],
-        cwd=folder, env={**os.environ, "HOME": str(folder)}, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        cwd=folder, env={**os.environ, "HOME": str(folder)}, stdin=subprocess.DEVNULL, stdout=output,
+        stderr=subprocess.STDOUT, start_new_session=True)
 
     def end():
         for number in (signal.SIGTERM, signal.SIGKILL):

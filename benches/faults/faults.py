@@ -311,7 +311,8 @@ def findings(found, failed_at, returned_at, calls, replicas, ill, access, log, m
     def longest(numbers):
         return max((calls[number][2] - calls[number][0] for number in numbers), default=0) * 1e3
 
-    refusals = sorted((calls[number][2] - calls[number][1]) * 1e3 for number in failed - given)
+    refusals = sorted((calls[number][2] - calls[number][1]) * 1e3 for number in failed
+                      if number not in given or calls[number][3] == "503")
     found |= {
         "calls": len(calls),
         "failed": dict(sorted(Counter(calls[number][3] for number in failed).items())),

@@ -85,6 +85,8 @@ pub(super) struct Condition {
     pub unhealthy: u32,
     /// When it failed last, whether or not that took it out.
     pub failed: Option<Instant>,
+    /// Its own errors made somebody look: what that finds is confirmed soon.
+    pub doubted: bool,
     /// When it is to be looked at next; absent: when somebody says so.
     pub look_at: Option<Instant>,
 }
@@ -101,7 +103,7 @@ pub struct Out {
 impl Condition {
     /// One that has just come: taken to be fit, and looked at at once if it is to be looked at at all.
     pub fn new(now: Instant, interval: Option<Duration>) -> Self {
-        Self { out: None, proven: false, unhealthy: 0, failed: None, look_at: interval.map(|_| now) }
+        Self { out: None, proven: false, unhealthy: 0, failed: None, doubted: false, look_at: interval.map(|_| now) }
     }
 
     pub fn is_out(&self) -> bool {
@@ -115,7 +117,7 @@ impl Condition {
 
     pub fn take_out(&mut self, failure: Failure, now: Instant) {
         self.proven = false;
-        self.unhealthy = 0;
+        (self.unhealthy, self.doubted) = (0, false);
         self.out = Some(Out { failure, since: now, looks: 0 });
         self.look_at = Some(now + FIRST_LOOK);
     }
@@ -124,6 +126,27 @@ impl Condition {
         self.out = None;
         self.unhealthy = 0;
         self.look_later(now, interval);
+    }
+
+    /// Has the next look come soon, if it is looked at at all.
+    pub fn doubt(&mut self, now: Instant, interval: Option<Duration>) {
+        if interval.is_some() && !self.is_out() {
+            self.doubted = true;
+            self.look_soon(now);
+        }
+    }
+
+    /// Has the next look come soon if it is doubted: whether it is.
+    pub fn look_again(&mut self, now: Instant) -> bool {
+        if self.doubted {
+            self.look_soon(now);
+        }
+        self.doubted
+    }
+
+    /// Looks under way have no time set, and set the next themselves.
+    fn look_soon(&mut self, now: Instant) {
+        self.look_at = self.look_at.map(|at| at.min(now + FIRST_LOOK));
     }
 
     /// Has the next look come after a longer time than the last, up to [`LAST_LOOK`].
@@ -136,6 +159,17 @@ impl Condition {
             }
             None => interval.map(|interval| now + spread(interval)),
         };
+    }
+
+    /// Notes that a look found it healthy or, if not, how often in a row by now.
+    pub fn found(&mut self, is_healthy: bool, now: Instant) -> u32 {
+        if is_healthy {
+            (self.unhealthy, self.doubted) = (0, false);
+        } else {
+            self.unhealthy += 1;
+            self.look_again(now);
+        }
+        self.unhealthy
     }
 }
 

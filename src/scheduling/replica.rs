@@ -13,6 +13,9 @@ use crate::upstream::Endpoint;
 /// How long a replica that has just come, come back, or failed counts as busier than it is.
 const TRUST_AFTER: u64 = 10_000;
 
+/// Errors of one replica have its health looked at at most this often, in milliseconds.
+const DOUBT_AGAIN: u64 = 1_000;
+
 /// How much busier at first.
 const DISTRUST: f32 = 10.0;
 
@@ -24,6 +27,8 @@ pub struct Replica {
     pace: Pace,
     /// Since when it has to earn trust, by [`clock::millis`]; 0: it has it.
     on_trial_since: AtomicU64,
+    /// When its errors last had its health looked at, by [`clock::millis`].
+    doubted_at: AtomicU64,
     lane: Arc<Lane<Self>>,
     endpoint: Endpoint,
 }
@@ -41,7 +46,14 @@ impl Slot for Replica {
 impl Replica {
     pub(super) fn new(endpoint: Endpoint, limit: usize, lane: Arc<Lane<Self>>) -> Self {
         let permits = Permits::new(limit);
-        Self { permits, pace: Pace::default(), on_trial_since: AtomicU64::new(0), lane, endpoint }
+        Self {
+            permits,
+            pace: Pace::default(),
+            on_trial_since: AtomicU64::new(0),
+            doubted_at: AtomicU64::new(0),
+            lane,
+            endpoint,
+        }
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -76,12 +88,26 @@ impl Replica {
         self.on_trial_since.store(now, Relaxed);
     }
 
+    /// Whether an error of its own is a reason to look at its health: now, and not again for a while.
+    pub(super) fn doubt(&self, now: u64) -> bool {
+        let before = self.doubted_at.load(Relaxed);
+        let is_due = before == 0 || now.saturating_sub(before) >= DOUBT_AGAIN;
+        if is_due {
+            self.doubted_at.store(now, Relaxed);
+        }
+        is_due
+    }
+
     /// How busy it would be with one more request; less goes first. The second part decides among equals: how long it
     /// took of late.
     pub(super) fn cost(&self, now: u64) -> (f32, u64) {
         #[expect(clippy::cast_precision_loss, reason = "a difference of one in 16 million requests decides nothing")]
         let load = (self.in_flight() + 1) as f32;
-        (load * self.distrust(now), self.pace.recent(now))
+        let distrust = self.distrust(now);
+        // Now and then it counts as what it is. Else it would have nothing to show what it is worth by, as long as any
+        // other is less than so many times as busy.
+        let is_tried = distrust > 1.0 && fastrand::f32() * distrust < 1.0;
+        (if is_tried { load } else { load * distrust }, self.pace.recent(now))
     }
 
     /// From [`DISTRUST`] down to 1 over [`TRUST_AFTER`].

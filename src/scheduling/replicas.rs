@@ -239,7 +239,8 @@ fn choose(replicas: &[Arc<Replica>], tried: Option<&Replica>, now: Instant) -> O
         return Some(only).filter(is_candidate).and_then(ReplicaPermit::take);
     }
     let now = clock::millis(now);
-    let (before, from) = replicas.split_at(fastrand::usize(..=replicas.len()));
+    // Each is equally often the first.
+    let (before, from) = replicas.split_at(fastrand::usize(..replicas.len().max(1)));
     loop {
         let candidates = from.iter().chain(before).filter(is_candidate).map(|replica| (replica.cost(now), replica));
         let (_, best) = candidates.reduce(|best, other| if other.0 < best.0 { other } else { best })?;
@@ -390,6 +391,21 @@ impl Replicas {
         }
     }
 
+    /// Notes that `replica` answered a request with an error of its own. That may be the request's fault, so it takes out
+    /// nothing; but one that fails everything is fast and free, and would draw most requests until its next health check.
+    pub fn erred(&self, replica: &Replica) {
+        let now = Instant::now();
+        if !replica.is_ready() || !replica.doubt(clock::millis(now)) {
+            return;
+        }
+        let mut members = self.members();
+        let interval = members.settings.look_interval;
+        if let Some(member) = members.find(replica) {
+            member.condition.doubt(now, interval);
+            self.looks_changed.notify_one();
+        }
+    }
+
     fn say_back(&self, deployment: &str, member: &Member, now: Instant) {
         let out = member.condition.out.as_ref().map(|out| now.duration_since(out.since)).unwrap_or_default();
         tracing::info!(
@@ -483,21 +499,24 @@ impl Replicas {
                     self.say_back(&name, member, now);
                     member.bring_back(now, interval);
                     self.publish(members);
-                } else if is_success {
-                    member.condition.unhealthy = 0;
-                } else if !member.condition.is_out() {
-                    member.condition.unhealthy += 1;
-                    if member.condition.unhealthy >= UNHEALTHY_CHECKS {
-                        drop(members);
-                        self.failed(replica, Failure::Unhealthy(status));
-                    }
+                } else if !member.condition.is_out() && member.condition.found(is_success, now) >= UNHEALTHY_CHECKS {
+                    drop(members);
+                    self.failed(replica, Failure::Unhealthy(status));
+                } else if member.condition.doubted {
+                    self.looks_changed.notify_one();
                 }
             }
             Some(Health::Unreachable(why)) => {
                 drop(members);
                 self.failed(replica, Failure::Unreachable(why));
             }
-            Some(Health::Silent | Health::Closed) | None => {}
+            // It was not the time for a look: what is doubted is looked at again soon, until that tells.
+            None => {
+                if member.condition.look_again(now) {
+                    self.looks_changed.notify_one();
+                }
+            }
+            Some(Health::Silent | Health::Closed) => member.condition.doubted = false,
         }
     }
 }

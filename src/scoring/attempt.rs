@@ -125,6 +125,9 @@ impl<E: Errand> Drop for Attempt<E> {
             // show it to be slower.
             if errand.times().status.get().is_some_and(|status| status.is_server_error()) {
                 replica.note_given_up(held, now);
+                if let Some(deployment) = errand.deployment() {
+                    deployment.replicas.erred(replica);
+                }
             } else {
                 replica.note_answered(held, now);
             }

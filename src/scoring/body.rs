@@ -35,6 +35,9 @@ pub enum BodyError {
 /// replica, and one that hangs up while it waits is noticed. As much as hyper reads at once in any case.
 pub const GATHERED: u64 = 64 * 1024;
 
+/// What one thread gathers at most for all its requests together, in bytes. A body that would go beyond it streams.
+const ALL_GATHERED: u64 = 32 * 1024 * 1024;
+
 /// A caller's body on its way to a replica. Trailers are dropped (RFC 9110 section 6.5.1): in HTTP/1.1 a replica
 /// might take them for header fields.
 pub struct RequestBody {
@@ -49,6 +52,8 @@ pub struct RequestBody {
     /// Read already and not passed on yet: the first part, or all if there are more.
     gathered: Bytes,
     more: BytesMut,
+    /// Bytes that count in what the thread gathers.
+    reserved: u64,
     /// Where a copy of it goes, if it is mirrored.
     tee: Option<Tee>,
 }
@@ -69,6 +74,7 @@ impl RequestBody {
             is_expecting,
             gathered: Bytes::new(),
             more: BytesMut::new(),
+            reserved: 0,
             tee: None,
         }
     }
@@ -78,11 +84,21 @@ impl RequestBody {
         self.allowance = max_body;
     }
 
-    /// Whether it is to be [gathered](Self::poll_gather) before anything else is done with it. A body of unknown length is
-    /// not: its caller may wait for the answer to the first part before it sends the next. Nor is one that the caller need
-    /// not send at all if there is no room for it.
-    pub fn is_small(&self) -> bool {
-        !self.ended && !self.is_expecting && self.size_hint().exact().is_some_and(|length| length <= GATHERED)
+    /// Whether it is to be [gathered](Self::poll_gather) before anything else is done with it, which makes room for it. A
+    /// body of unknown length is not: its caller may wait for the answer to the first part before it sends the next. Nor is
+    /// one that the caller need not send at all if there is no room for it.
+    pub fn is_to_be_gathered(&mut self) -> bool {
+        if self.ended || self.is_expecting {
+            return false;
+        }
+        let Some(length) = self.size_hint().exact().filter(|length| *length <= GATHERED) else { return false };
+        let all = &self.exchange.worker.gathered;
+        if all.get() + length > ALL_GATHERED {
+            return false;
+        }
+        all.set(all.get() + length);
+        self.reserved += length;
+        true
     }
 
     /// Reads it to its end, and keeps it.
@@ -197,6 +213,8 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
+        let all = &self.exchange.worker.gathered;
+        all.set(all.get().saturating_sub(self.reserved));
         if self.ended {
             return;
         }

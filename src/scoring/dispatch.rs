@@ -36,7 +36,7 @@ pub async fn dispatch(
     mut request: Request<RequestBody>,
     deadline: Instant,
 ) -> Result<Response<AnswerBody<RequestBody, Attempt>>, Refusal> {
-    if request.body().is_small() {
+    if request.body_mut().is_to_be_gathered() {
         poll_fn(|cx| request.body_mut().poll_gather(cx)).await.map_err(|_| Refusal::broken_body())?;
     }
     let mut now = Instant::now();

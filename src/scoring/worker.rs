@@ -22,6 +22,8 @@ pub struct Worker {
     pub copies: Copies,
     pub metrics: Arc<Metrics>,
     pub access: AccessLog,
+    /// Bytes of small bodies that are gathered before a replica is asked.
+    pub gathered: Cell<u64>,
     /// Whether callers are asked to take their next request elsewhere.
     pub draining: Cell<bool>,
 }
@@ -30,7 +32,7 @@ impl Worker {
     pub fn new(index: usize, shared: Arc<ArcSwap<Catalog>>, metrics: Arc<Metrics>, access: AccessLog) -> Self {
         let local = RefCell::new(Rc::new(shared.load_full()));
         let (pool, copies) = (Rc::default(), Copies::default());
-        Self { index, shared, local, pool, copies, metrics, access, draining: Cell::new(false) }
+        Self { index, shared, local, pool, copies, metrics, access, gathered: Cell::new(0), draining: Cell::new(false) }
     }
 
     /// The snapshot that holds now.
