@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue, Error};
 
 use super::diagnostic::{Diagnostics, Location, Problem, nearest};
 use super::source::Source;
-use super::value::describe;
+use super::value::{describe, kind};
 
 /// Nobody reads more at once; a file with more is likely no configuration at all.
 const MAX_SYNTAX_ERRORS: usize = 100;
@@ -215,7 +215,7 @@ impl<'a> Table<'a, '_> {
         let at = self.source.location(value.span().start);
         let remedy = format!("begin each with {header} on a line of its own");
         let DeValue::Array(array) = value.get_ref() else {
-            let message = format!("`{key}`: expected {header} tables, found {}", describe(value.get_ref()));
+            let message = format!("`{key}`: expected {header} tables, found {}", kind(value.get_ref()));
             self.diagnostics.error_with(at, message, remedy);
             return Field::Invalid;
         };
@@ -226,7 +226,7 @@ impl<'a> Table<'a, '_> {
                 let complete = self.complete;
                 tables.push(self.inner(place, at, Some(entries), complete).read(&mut read));
             } else {
-                let message = format!("`{key}`: expected {header} tables, found {}", describe(item.get_ref()));
+                let message = format!("`{key}`: expected {header} tables, found {}", kind(item.get_ref()));
                 self.diagnostics.error_with(at, message, remedy.clone());
             }
         }

@@ -315,7 +315,9 @@ impl Lookup {
             match looking.join_next().await {
                 Some(Ok((host, Ok(Addresses { ips, ttl, known })))) => {
                     let ports = ports.get(&host).into_iter().flatten();
-                    let addresses = ports.flat_map(|port| ips.iter().map(|ip| SocketAddr::new(*ip, *port)));
+                    // One more than may be: the product of what two answers hold must not fill the memory, and be told.
+                    let addresses =
+                        ports.flat_map(|port| ips.iter().map(|ip| SocketAddr::new(*ip, *port))).take(MAX_ADDRESSES + 1);
                     found.addresses.extend(addresses);
                     found.ttl = found.ttl.min(ttl);
                     found.known.extend(known);

@@ -391,9 +391,10 @@ impl Replicas {
         }
     }
 
-    /// Notes that `replica` answered a request with an error of its own. That may be the request's fault, so it takes out
-    /// nothing; but one that fails everything is fast and free, and would draw most requests until its next health check.
-    pub fn erred(&self, replica: &Replica) {
+    /// Notes that `replica` answered a request with an error of its own, or opened no connection in what little time there
+    /// was. That may be the request's fault, so it takes out nothing; but one that fails everything is fast and free, and would
+    /// draw most requests until its next health check.
+    pub fn doubt(&self, replica: &Replica) {
         let now = Instant::now();
         if !replica.is_ready() || !replica.doubt(clock::millis(now)) {
             return;

@@ -11,6 +11,9 @@ use super::exchange::{Ending, Exchange, Upload};
 use crate::scheduling::{Failure, Replica, ReplicaPermit};
 use crate::upstream::{ConnectError, Endpoint, Times};
 
+/// A replica that opens no connection in less time than this may be well.
+const LEAST_CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// A request that is given up sooner than this shows nothing of a replica, however fast its model is as a rule.
 const LEAST_SILENCE: Duration = Duration::from_millis(100);
 
@@ -92,10 +95,26 @@ impl<E: Errand> Attempt<E> {
         if cause.is_our_own() {
             return self.end();
         }
-        self.fail(match cause {
-            ConnectError::Http(_) => Failure::Closed,
-            ConnectError::Io(_) | ConnectError::Timeout(_) => Failure::Unreachable(cause.to_string()),
-        });
+        match cause {
+            // So little time says nothing of a replica; a caller can give any of them as little.
+            ConnectError::Timeout(limit) if *limit < LEAST_CONNECT_TIMEOUT => self.doubt(),
+            ConnectError::Http(_) => self.fail(Failure::Closed),
+            ConnectError::Io(_) | ConnectError::Timeout(_) => self.fail(Failure::Unreachable(cause.to_string())),
+        }
+    }
+
+    /// Ends it because no answer could be had once it was sent.
+    pub fn fail_to_answer(self, cause: &hyper::Error) {
+        // What is no HTTP, or more of it than is taken, is an answer too, and its model's affair.
+        if cause.is_parse() || cause.is_parse_too_large() { self.end() } else { self.fail(Failure::Closed) }
+    }
+
+    /// Ends it with something that is a reason to look at the replica's health.
+    fn doubt(mut self) {
+        self.is_told = true;
+        if let Some(deployment) = self.errand.deployment() {
+            deployment.replicas.doubt(self.replica());
+        }
     }
 
     fn tell(&self, failure: Failure) {
@@ -126,7 +145,7 @@ impl<E: Errand> Drop for Attempt<E> {
             if errand.times().status.get().is_some_and(|status| status.is_server_error()) {
                 replica.note_given_up(held, now);
                 if let Some(deployment) = errand.deployment() {
-                    deployment.replicas.erred(replica);
+                    deployment.replicas.doubt(replica);
                 }
             } else {
                 replica.note_answered(held, now);

@@ -287,6 +287,7 @@ impl Body for ResponseBody {
                 }
             }
             Poll::Ready(None) => exchange.ending.set(Ending::Complete),
+            Poll::Ready(Some(Err(BodyError::Silent))) => exchange.ending.set(Ending::ReplicaSilent),
             Poll::Ready(Some(Err(_))) => exchange.ending.set(Ending::ReplicaBroke),
             // It is the replica's turn.
             Poll::Pending => exchange.untaken_since.set(None),

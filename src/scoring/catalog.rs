@@ -30,8 +30,8 @@ pub struct Catalog {
     guards: NameTable<Guard>,
     services: Vec<Service>,
     by_name: HashMap<Box<str>, usize>,
-    /// Deployments that are no longer part of it and have requests in flight: one that comes back finds its replicas as
-    /// busy as they are.
+    /// Deployments that are no longer part of it and have requests in flight, or may yet: one that comes back finds its
+    /// replicas as busy as they are.
     departed: Known,
 }
 
@@ -101,7 +101,9 @@ impl Catalog {
         };
         let services: Vec<_> = config.services.iter().map(service).collect();
         let by_name = services.iter().enumerate().map(|(index, service)| (service.name.clone(), index)).collect();
-        known.retain(|_, replicas| replicas.is_busy());
+        // One that nothing else holds can be forgotten. The permits in use do not tell: a request that found it before this
+        // change may take another.
+        known.retain(|_, replicas| Arc::strong_count(replicas) > 1);
         Self {
             tls_status: config.tls.status,
             http_when_tls: config.frontend.http_when_tls,

@@ -20,7 +20,7 @@ use super::exchange::{Exchange, Upload};
 use super::headers::X_REQUEST_TIMEOUT_MS;
 use super::mirror;
 use super::route::Route;
-use crate::scheduling::{self, Forecast, Rank, Replica, ReplicaPermit, Turned};
+use crate::scheduling::{Forecast, Rank, Replica, ReplicaPermit, Turned};
 use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, ConnectError, Failure};
 
 /// What a caller is told to wait if nothing is known.
@@ -199,7 +199,7 @@ fn broken(exchange: &Exchange, attempt: Attempt, cause: &hyper::Error) -> Refusa
         }
         _ => {
             tracing::debug!(replica = %attempt.replica().endpoint().address(), %cause, "no answer");
-            attempt.fail(scheduling::Failure::Closed);
+            attempt.fail_to_answer(cause);
             Refusal::replica_closed()
         }
     }

@@ -109,6 +109,8 @@ pub enum Ending {
     Complete,
     /// The replica broke off in the middle of its answer.
     ReplicaBroke,
+    /// It was silent for too long there.
+    ReplicaSilent,
 }
 
 impl Exchange {
@@ -316,7 +318,7 @@ impl Exchange {
             end: match self.ending.get() {
                 Ending::Complete => "complete",
                 Ending::CallerLeft => "caller_left",
-                Ending::ReplicaBroke => "replica_broke",
+                Ending::ReplicaBroke | Ending::ReplicaSilent => "replica_broke",
             },
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),

@@ -29,7 +29,7 @@ use super::exchange::{Exchange, Upload};
 use super::headers::{AZUREML_MODEL_DEPLOYMENT, X_REQUEST_TIMEOUT_MS};
 use super::route::{Resource, Route};
 use super::worker::Worker;
-use crate::scheduling::{self, ReplicaPermit};
+use crate::scheduling::ReplicaPermit;
 use crate::telemetry::cell::Counter;
 use crate::telemetry::metrics::Mirroring;
 use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, Failure, Pool, Times};
@@ -222,7 +222,7 @@ impl Pair {
             }
             Err(Failure::Sent { held: attempt, cause }) => {
                 tracing::debug!(replica = %attempt.replica().endpoint().address(), %cause, "no answer to a copy");
-                attempt.fail(scheduling::Failure::Closed);
+                attempt.fail_to_answer(&cause);
             }
             Err(Failure::Unsent { held: attempt, cause, .. }) => {
                 let address = attempt.replica().endpoint().address();
@@ -330,7 +330,8 @@ impl Tee {
             return;
         }
         pair.unread.set(unread);
-        pair.parts.borrow_mut().push_back(data.clone());
+        // A part is a slice of what was read at once, all of which it would hold.
+        pair.parts.borrow_mut().push_back(Bytes::copy_from_slice(data));
         pair.wake();
     }
 

@@ -7,6 +7,9 @@ use tracing_subscriber::EnvFilter;
 use super::writer::LineWriter;
 use crate::config::LogFormat;
 
+/// What libraries have to say of each datagram; what follows from it is said by us, once. A level that names them wins.
+const QUIET: &str = "hickory_net=error,hickory_proto=error,hickory_resolver=error";
+
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -22,7 +25,7 @@ pub enum LogError {
 ///
 /// See [`LogError`].
 pub fn start(format: LogFormat, level: &str, writer: LineWriter) -> Result<(), LogError> {
-    let filter = EnvFilter::builder().parse(level)?;
+    let filter = EnvFilter::builder().parse(format!("{QUIET},{level}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let started = if is_text(format, io::stderr().is_terminal()) {
         builder.with_ansi(io::stderr().is_terminal()).with_target(false).try_init()
