@@ -21,6 +21,7 @@ mod plain_http;
 mod reload;
 mod replicas;
 mod routing;
+mod seen;
 mod support;
 mod tickets;
 mod tls;
