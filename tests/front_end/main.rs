@@ -10,6 +10,7 @@ mod bodies;
 mod callers;
 mod client_certificates;
 mod deadlines;
+mod discovery;
 mod drain;
 mod errors;
 mod framing;
