@@ -2,6 +2,7 @@
 //! listener and a thread of its own, so that no scrape costs a scoring call anything.
 
 mod metrics;
+mod replicas;
 
 use std::convert::Infallible;
 use std::fs;
@@ -45,7 +46,7 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-const PATHS: &str = "/livez, /readyz, /metrics, /v1/certificates and /v1/reload";
+const PATHS: &str = "/livez, /readyz, /metrics, /v1/certificates, /v1/replicas and /v1/reload";
 
 /// The wait after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -193,7 +194,7 @@ impl Server {
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         let allowed = match path {
-            "/livez" | "/readyz" | "/metrics" | "/v1/certificates" => "GET, HEAD",
+            "/livez" | "/readyz" | "/metrics" | "/v1/certificates" | "/v1/replicas" => "GET, HEAD",
             "/v1/reload" => "POST",
             _ => return text(StatusCode::NOT_FOUND, format!("No such path; there are {PATHS}.\n")),
         };
@@ -214,6 +215,7 @@ impl Server {
             }
             "/v1/reload" => self.reload().await,
             "/v1/certificates" => self.certificates(),
+            "/v1/replicas" => json(StatusCode::OK, &replicas::Report::of(&self.admin.catalog.load())),
             _ => self.metrics(),
         }
     }

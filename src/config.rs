@@ -35,6 +35,7 @@ pub struct Config {
     pub cnames: Vec<Cname>,
     pub admin: Admin,
     pub limits: Limits,
+    pub dns: Dns,
     pub log: Log,
     /// The form of errors that belong to no service, such as an unknown path.
     pub error_format: ErrorFormat,
@@ -174,6 +175,13 @@ impl Default for Limits {
             idle_timeout: defaults::IDLE_TIMEOUT,
         }
     }
+}
+
+/// `[dns]`: what `dns = …` of deployments is looked up by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// Asked in turn, the one that answered last first; empty: what this host asks by (`/etc/resolv.conf`).
+    pub servers: Vec<SocketAddr>,
 }
 
 /// `[log]`.

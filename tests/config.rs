@@ -50,6 +50,7 @@ fn the_annotated_file_shows_the_defaults() {
         (format!("{:?}", shown.reload), format!("{:?}", built_in.reload)),
         (format!("{:?}", shown.admin), format!("{:?}", built_in.admin)),
         (format!("{:?}", shown.limits), format!("{:?}", built_in.limits)),
+        (format!("{:?}", shown.dns), format!("{:?}", built_in.dns)),
         (format!("{:?}", shown.log), format!("{:?}", built_in.log)),
     ] {
         assert_eq!(shown, built_in);
@@ -82,6 +83,7 @@ fn defaults_fill_in_what_is_not_written() {
     assert!(config.cnames.iter().all(|cname| cname.client_ca_pem.is_none() && cname.client_crl_pem.is_none()));
     assert_eq!(config.admin.listen, AdminListen::Tcp("127.0.0.1:8900".parse().unwrap()));
     assert_eq!(config.limits.max_connections, 10_000);
+    assert!(config.dns.servers.is_empty());
     assert_eq!(config.log.format, LogFormat::Auto);
     assert_eq!(config.log.level, "info");
 
@@ -131,6 +133,7 @@ fn every_key_has_its_effect() {
     assert_eq!(config.limits.tls_handshake_timeout, Duration::from_secs(2));
     assert_eq!(config.limits.header_read_timeout, Duration::from_millis(500));
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(3600));
+    assert_eq!(config.dns.servers, ["10.96.0.10:53".parse().unwrap(), "[fd00::a]:5353".parse().unwrap()]);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.log.level, "warn,scorefront::tls=debug");
     assert!(config.log.access);

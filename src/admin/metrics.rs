@@ -1,5 +1,11 @@
 //! The figures of [`Metrics`] in Prometheus' words: base units, `_total` for counters, and few labels, each of them
 //! bounded by the configuration. docs/metrics.md lists them.
+//!
+//! Here are those of the process, its connections and its files; the modules below have the others.
+
+mod mirroring;
+mod replicas;
+mod requests;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,14 +21,11 @@ use prometheus_client::registry::Registry;
 use super::Admin;
 use crate::reload::Standing;
 use crate::scoring::catalog::Catalog;
-use crate::scoring::error::Code;
 use crate::telemetry::cell::{BOUNDS_MICROS, Counter, Histogram, Total};
-use crate::telemetry::metrics::{DeploymentMetrics, Metrics, RequestMetrics, ThreadMetrics};
+use crate::telemetry::metrics::{Metrics, ThreadMetrics};
 
 /// `OpenMetrics`, which Prometheus asks for.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The document as it is now.
 pub(super) fn render(admin: &Admin) -> Result<String, fmt::Error> {
@@ -58,106 +61,7 @@ impl Collector for Snapshot {
     }
 }
 
-/// The labels of one deployment's figures; both empty for requests that reached none.
-type Row = ([(&'static str, String); 2], Arc<DeploymentMetrics>);
-
 impl Snapshot {
-    fn rows(&self) -> Vec<Row> {
-        let unrouted = (String::new(), String::new(), Arc::clone(&self.metrics.unrouted));
-        let rows = std::iter::once(unrouted).chain(self.metrics.deployments());
-        rows.map(|(service, deployment, metrics)| ([("service", service), ("deployment", deployment)], metrics))
-            .collect()
-    }
-
-    fn requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let rows = self.rows();
-        let mut family = counter(encoder, "requests", "Requests answered, by class of the status sent")?;
-        for ([service, deployment], metrics) in &rows {
-            for (index, class) in CLASSES.iter().enumerate() {
-                let n = metrics.threads().iter().filter_map(|part| part.statuses.get(index)).map(Counter::get).sum();
-                let labels = [(service.0, service.1.as_str()), (deployment.0, &deployment.1), ("class", class)];
-                count(&mut family, &labels, n)?;
-            }
-        }
-        let mut family = counter(encoder, "refusals", "Answers of the front end's own, by error code")?;
-        for ([service, deployment], metrics) in &rows {
-            for (index, code) in Code::ALL.iter().enumerate() {
-                let n = metrics.threads().iter().filter_map(|part| part.refusals.get(index)).map(Counter::get).sum();
-                let labels = [(service.0, service.1.as_str()), (deployment.0, &deployment.1), ("code", code.as_str())];
-                if n > 0 {
-                    count(&mut family, &labels, n)?;
-                }
-            }
-        }
-        for (name, help, cell) in [
-            ("requests_abandoned", "Requests whose caller left before an answer", abandoned as Cell),
-            ("request_body_bytes", "Bytes of request bodies", |part| &part.request_bytes),
-            ("response_body_bytes", "Bytes of response bodies", |part| &part.response_bytes),
-            ("unreachable_replicas", "Attempts to reach a replica that failed before anything was sent", |part| {
-                &part.unreachable
-            }),
-        ] {
-            let mut family = counter(encoder, name, help)?;
-            for (labels, metrics) in &rows {
-                count(&mut family, labels, sum(metrics, cell))?;
-            }
-        }
-        let mut family = gauge(encoder, "requests_in_flight", "Requests being answered now")?;
-        for (labels, metrics) in &rows {
-            let in_flight = sum(metrics, |part| &part.started).saturating_sub(sum(metrics, |part| &part.finished));
-            family.encode_family(labels)?.encode_gauge(&as_gauge(in_flight))?;
-        }
-        for (name, help, cell) in [
-            ("request_duration_seconds", "From the request's head to the end of the answer", duration as Times),
-            ("model_duration_seconds", "From the connection to the replica to the head of its answer", |part| {
-                &part.model
-            }),
-            ("overhead_seconds", "The front end's own share of the time to the head of the answer", |part| {
-                &part.overhead
-            }),
-        ] {
-            let mut family = histogram(encoder, name, help)?;
-            for (labels, metrics) in &rows {
-                observe(&mut family, labels, metrics.threads().iter().map(cell))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// For the deployments that copies go to now; the others have none.
-    fn mirroring(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mirrored = self.catalog.services().iter().filter_map(|service| {
-            let deployment = service.mirrored()?;
-            Some(([("service", &*service.name), ("deployment", &*deployment.name)], &*deployment.metrics))
-        });
-        let rows: Vec<_> = mirrored.collect();
-        let mut family = counter(encoder, "mirror_requests", "Copies of requests, by what became of them")?;
-        for ([service, deployment], metrics) in &rows {
-            for (result, cell) in [
-                ("same_status", same_status as Cell),
-                ("other_status", |part| &part.mirroring.other_status),
-                ("unanswered", |part| &part.mirroring.unanswered),
-                ("busy", |part| &part.mirroring.busy),
-                ("slow", |part| &part.mirroring.slow),
-                ("abandoned", |part| &part.mirroring.abandoned),
-            ] {
-                count(&mut family, &[*service, *deployment, ("result", result)], sum(metrics, cell))?;
-            }
-        }
-        for (name, help, times) in [
-            ("mirror_duration_seconds", "Of copies, from the connection to the head of the answer", copies as Times),
-            ("mirrored_duration_seconds", "The same of the requests that were copied", |part| {
-                &part.mirroring.mirrored_duration
-            }),
-        ] {
-            let mut family = histogram(encoder, name, help)?;
-            for (labels, metrics) in &rows {
-                observe(&mut family, labels, metrics.threads().iter().map(times))?;
-            }
-        }
-        Ok(())
-    }
-
     fn connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let sum = |cell: fn(&ThreadMetrics) -> &Counter| -> u64 {
             self.metrics.threads.iter().map(|thread| cell(thread).get()).sum()
@@ -264,22 +168,6 @@ impl Snapshot {
             .encode_gauge(&i64::from(self.is_following))
     }
 
-    fn replicas(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut family = gauge(encoder, "replica_requests_in_flight", "Requests that are with a replica now")?;
-        for service in self.catalog.services() {
-            for deployment in service.deployments() {
-                for view in deployment.replicas.views() {
-                    let address = view.replica.endpoint().address().to_string();
-                    let labels =
-                        [("service", &*service.name), ("deployment", &*deployment.name), ("replica", address.as_str())];
-                    let in_flight = u64::try_from(view.replica.in_flight()).unwrap_or(u64::MAX);
-                    family.encode_family(&labels)?.encode_gauge(&as_gauge(in_flight))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let dropped = self.metrics.dropped_lines.load(std::sync::atomic::Ordering::Relaxed);
         single(encoder, "log_lines_dropped", "Log lines that could not be written in time", dropped)?;
@@ -288,29 +176,6 @@ impl Snapshot {
         let mut family = gauge(encoder, "build_info", "The version that runs; always 1")?;
         family.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?.encode_gauge(&1i64)
     }
-}
-
-type Cell = fn(&RequestMetrics) -> &Counter;
-type Times = fn(&RequestMetrics) -> &Histogram;
-
-fn abandoned(part: &RequestMetrics) -> &Counter {
-    &part.abandoned
-}
-
-fn duration(part: &RequestMetrics) -> &Histogram {
-    &part.duration
-}
-
-fn same_status(part: &RequestMetrics) -> &Counter {
-    &part.mirroring.same_status
-}
-
-fn copies(part: &RequestMetrics) -> &Histogram {
-    &part.mirroring.duration
-}
-
-fn sum(metrics: &DeploymentMetrics, cell: Cell) -> u64 {
-    metrics.threads().iter().map(|part| cell(part).get()).sum()
 }
 
 fn counter<'a>(

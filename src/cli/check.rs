@@ -1,25 +1,14 @@
 //! `scorefront check`: everything that is wrong, before it is served.
 
 mod names;
+mod replicas;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
-
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use super::Configuration;
-use crate::config::{Config, Diagnostics, Location, ReplicaAddress};
 use crate::environment;
-
-/// How long a replica may take to accept a connection.
-const REACH_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Replicas tried at a time.
-const AT_ONCE: usize = 128;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -38,7 +27,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 names::resolve_all(config, &mut diagnostics).await;
-                reach_replicas(config, &mut diagnostics).await;
+                replicas::reach_all(config, &mut diagnostics).await;
             });
             // A name server that does not answer is not waited for.
             runtime.shutdown_background();
@@ -61,31 +50,4 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // Whoever reads may stop when they have seen enough (`| head`); the exit code says the rest.
     let _ = io::stdout().write_all(said.as_bytes());
     Ok(code)
-}
-
-/// A replica that does not answer now may do so later, so it is a warning.
-async fn reach_replicas(config: &Config, diagnostics: &mut Diagnostics) {
-    let deployments = config.services.iter().flat_map(|service| &service.deployments);
-    let mut replicas = deployments.flat_map(|deployment| deployment.source.listed());
-    let mut trying = JoinSet::new();
-    loop {
-        for replica in replicas.by_ref().take(AT_ONCE - trying.len()) {
-            trying.spawn(reach(replica.address.clone(), replica.at.clone()));
-        }
-        match trying.join_next().await {
-            Some(Ok(Some((at, problem)))) => diagnostics.warning(at, problem),
-            Some(_) => {}
-            None => return,
-        }
-    }
-}
-
-async fn reach(address: ReplicaAddress, at: Location) -> Option<(Location, String)> {
-    let problem = match timeout(REACH_TIMEOUT, TcpStream::connect((address.host(), address.port()))).await {
-        Ok(Ok(_)) => return None,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no connection within {} s", REACH_TIMEOUT.as_secs()),
-    };
-    let problem = format!("replica http://{address} cannot be reached: {problem}; start it, or correct the address");
-    Some((at, problem))
 }

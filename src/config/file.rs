@@ -36,6 +36,7 @@ pub struct RawFile {
     pub reload: RawReload,
     pub admin: RawAdmin,
     pub limits: RawLimits,
+    pub dns: RawDns,
     pub log: RawLog,
     pub defaults: RawServiceSettings,
     pub cnames: Vec<RawCname>,
@@ -82,6 +83,10 @@ pub struct RawLimits {
     pub tls_handshake_timeout: Field<Duration>,
     pub header_read_timeout: Field<Duration>,
     pub idle_timeout: Field<Duration>,
+}
+
+pub struct RawDns {
+    pub servers: Field<Vec<Located<SocketAddr>>>,
 }
 
 pub struct RawLog {
@@ -226,6 +231,9 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
         header_read_timeout: table.optional("header_read_timeout", value::positive_duration),
         idle_timeout: table.optional("idle_timeout", value::positive_duration),
     });
+    let dns = table.section("dns", "in [dns]", |table| RawDns {
+        servers: table.list("servers", "addresses of name servers", value::name_server),
+    });
     let log = table.section("log", "in [log]", |table| RawLog {
         format: table.optional("format", |value| {
             value::word(value, &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)])
@@ -236,12 +244,12 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
     let defaults = table.section("defaults", "in [defaults]", read_service_settings);
     let Tables { cnames, services, complete } = read_tables(table);
     let complete = complete && !matches!(include, Field::Invalid);
-    let file = RawFile { complete, frontend, tls, reload, admin, limits, log, defaults, cnames, services };
+    let file = RawFile { complete, frontend, tls, reload, admin, limits, dns, log, defaults, cnames, services };
     (file, include.value().unwrap_or_default())
 }
 
 fn read_included(table: &mut Table<'_, '_>) -> Tables {
-    for key in ["include", "frontend", "tls", "reload", "admin", "limits", "log", "defaults"] {
+    for key in ["include", "frontend", "tls", "reload", "admin", "limits", "dns", "log", "defaults"] {
         table.refuse(key, || {
             Problem::new(format!("`{key}` can stand in the main file only"))
                 .remedy("move it there; an included file holds [[service]] and [[cname]] tables")

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostics, Location, nearest};
-use super::file::{RawAdmin, RawCname, RawFile, RawFrontend, RawLimits, RawLog, RawReload, RawService, RawTls};
+use super::file::{RawAdmin, RawCname, RawDns, RawFile, RawFrontend, RawLimits, RawLog, RawReload, RawService, RawTls};
 use super::table::{Field, Located};
 use super::value::{CnamePattern, ServiceName};
 use super::{
-    Admin, AdminListen, Cname, Config, FilePath, Frontend, Limits, Log, Reload, Service, Tls, TlsStatus, defaults,
+    Admin, AdminListen, Cname, Config, Dns, FilePath, Frontend, Limits, Log, Reload, Service, Tls, TlsStatus, defaults,
 };
 
 /// Turns `file`, read from `path`, into a configuration. What comes out counts only if `diagnostics` has no errors.
@@ -37,6 +37,7 @@ pub fn resolve(path: &Path, file: Option<RawFile>, diagnostics: &mut Diagnostics
         cnames: resolve_cnames(file.cnames, diagnostics),
         admin: resolve_admin(file.admin, diagnostics),
         limits: resolve_limits(file.limits),
+        dns: resolve_dns(&file.dns, diagnostics),
         log: resolve_log(file.log),
         error_format,
         services,
@@ -79,6 +80,15 @@ fn resolve_limits(raw: RawLimits) -> Limits {
         header_read_timeout: raw.header_read_timeout.value().unwrap_or(default.header_read_timeout),
         idle_timeout: raw.idle_timeout.value().unwrap_or(default.idle_timeout),
     }
+}
+
+fn resolve_dns(raw: &RawDns, diagnostics: &mut Diagnostics) -> Dns {
+    let Some(given) = raw.servers.given() else { return Dns::default() };
+    if given.value.is_empty() {
+        let message = "`servers` names no name server, so that nothing could be looked up";
+        diagnostics.error_with(given.at.clone(), message, "add one, or leave it out: then /etc/resolv.conf counts");
+    }
+    Dns { servers: given.value.iter().map(|server| server.value).collect() }
 }
 
 fn resolve_log(raw: RawLog) -> Log {

@@ -206,6 +206,18 @@ pub fn ip_address(value: &DeValue<'_>) -> Result<IpAddr, Problem> {
     text.parse().map_err(|_| unexpected(EXPECTED, value))
 }
 
+/// Where a name server is asked: an IP address, and a port if it is not the one of DNS (RFC 1035, section 4.2).
+pub fn name_server(value: &DeValue<'_>) -> Result<SocketAddr, Problem> {
+    const EXPECTED: &str = "the IP address of a name server, such as \"10.0.0.10\" or \"10.0.0.10:53\"";
+    const PORT: u16 = 53;
+    let text = text(value, EXPECTED)?;
+    let address = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, PORT)));
+    match address {
+        Ok(address) if address.port() != 0 && !address.ip().is_unspecified() => Ok(address),
+        _ => Err(unexpected(EXPECTED, value)),
+    }
+}
+
 /// A log filter: a level, or `target=level` pairs separated by commas.
 pub fn log_filter(value: &DeValue<'_>) -> Result<String, Problem> {
     const EXPECTED: &str = "a level such as \"info\" or levels by target such as \"info,scorefront::tls=debug\"";

@@ -20,10 +20,15 @@ use crate::scoring::catalog::{Catalog, Deployment};
 
 /// Tends the deployments of `catalog`, for ever. `changed` is told when another one has taken its place.
 pub(super) async fn tend(catalog: Arc<ArcSwap<Catalog>>, changed: Arc<Notify>) {
-    let resolver = Rc::new(Resolver::system());
+    let mut dns = catalog.load().dns.clone();
+    let mut resolver = Rc::new(Resolver::of(&dns));
     let mut tended: HashMap<(Box<str>, Box<str>), Tended> = HashMap::new();
     loop {
         let current = catalog.load_full();
+        if dns != current.dns {
+            dns.clone_from(&current.dns);
+            resolver = Rc::new(Resolver::of(&dns));
+        }
         let mut before = std::mem::take(&mut tended);
         for service in current.services() {
             for deployment in service.deployments() {
@@ -46,7 +51,7 @@ pub(super) async fn tend(catalog: Arc<ArcSwap<Catalog>>, changed: Arc<Notify>) {
 struct Tended {
     replicas: Arc<Replicas>,
     health: Option<(Task, (Uri, Duration))>,
-    discovery: Option<(Task, DnsTarget)>,
+    discovery: Option<(Task, DnsTarget, Rc<Resolver>)>,
 }
 
 /// A task that ends when this is dropped.
@@ -74,10 +79,10 @@ impl Tended {
         }
         match &deployment.source {
             Source::Static(_) => self.discovery = None,
-            Source::Dns { target, .. } if self.discovery.as_ref().is_some_and(|(_, done)| done == target) => {}
+            Source::Dns { target, .. } if self.is_looked_up(target, resolver) => {}
             Source::Dns { target, .. } => {
+                let followed = (target.clone(), Rc::clone(resolver));
                 let (replicas, resolver, target) = (Arc::clone(&self.replicas), Rc::clone(resolver), target.clone());
-                let followed = target.clone();
                 let follow = async move {
                     let publish = |addresses: Vec<_>| {
                         tracing::info!(%target, replicas = addresses.len(), "replicas looked up");
@@ -85,8 +90,13 @@ impl Tended {
                     };
                     dns::follow(&resolver, &target, publish).await
                 };
-                self.discovery = Some((Task(spawn_local(follow).abort_handle()), followed));
+                self.discovery = Some((Task(spawn_local(follow).abort_handle()), followed.0, followed.1));
             }
         }
+    }
+
+    /// Whether `target` is asked for by `resolver` already.
+    fn is_looked_up(&self, target: &DnsTarget, resolver: &Rc<Resolver>) -> bool {
+        self.discovery.as_ref().is_some_and(|(_, done, by)| done == target && Rc::ptr_eq(by, resolver))
     }
 }

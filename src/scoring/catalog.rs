@@ -11,7 +11,7 @@ use http::HeaderValue;
 use super::limits::ServiceLimits;
 use super::split;
 use crate::config::{
-    self, Auth, CnamePattern, ErrorFormat, HealthChecks, HttpWhenTls, Limits, Paths, Source, StickyBy, TlsStatus,
+    self, Auth, CnamePattern, Dns, ErrorFormat, HealthChecks, HttpWhenTls, Limits, Paths, Source, StickyBy, TlsStatus,
 };
 use crate::scheduling::{Queue, Replicas, Settings};
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics};
@@ -26,6 +26,8 @@ pub struct Catalog {
     pub https_port: u16,
     pub error_format: ErrorFormat,
     pub limits: Limits,
+    /// What replicas are looked up by.
+    pub dns: Dns,
     /// The names for which callers have to show certificates, among all others; empty if there are none.
     guards: NameTable<Guard>,
     services: Vec<Service>,
@@ -110,6 +112,7 @@ impl Catalog {
             https_port,
             error_format: config.error_format,
             limits: config.limits.clone(),
+            dns: config.dns.clone(),
             guards: guards(config),
             departed: known,
             services,
@@ -165,6 +168,7 @@ impl Catalog {
             https_port: 443,
             error_format: ErrorFormat::Json,
             limits: Limits::default(),
+            dns: Dns::default(),
             guards: NameTable::default(),
             services: Vec::new(),
             by_name: HashMap::new(),

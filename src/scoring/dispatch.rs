@@ -21,6 +21,7 @@ use super::headers::X_REQUEST_TIMEOUT_MS;
 use super::mirror;
 use super::route::Route;
 use crate::scheduling::{Forecast, Rank, Replica, ReplicaPermit, Turned};
+use crate::telemetry::metrics::Overload;
 use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, ConnectError, Failure};
 
 /// What a caller is told to wait if nothing is known.
@@ -110,17 +111,18 @@ async fn wait(exchange: &Exchange, rank: Rank, deadline: Instant) -> Result<Opti
     let (service, replicas) = (service(exchange)?, &deployment(exchange)?.replicas);
     let now = Instant::now();
     let forecast = replicas.forecast(rank);
-    let overloaded = || {
+    let overloaded = |reason| {
+        exchange.metrics().note_overload(reason);
         let wait = replicas.forecast(rank).or(forecast).map_or(A_MOMENT, |forecast| forecast.wait);
         Refusal::overloaded(&service.name, wait)
     };
     let left = deadline.saturating_duration_since(now);
     if forecast.is_some_and(|forecast| is_hopeless(&forecast, left, service.max_queue_wait)) {
-        return Err(overloaded());
+        return Err(overloaded(Overload::Hopeless));
     }
     let waiting = match replicas.join(rank, now) {
         Ok(waiting) => waiting,
-        Err(Turned::Away) => return Err(overloaded()),
+        Err(Turned::Away) => return Err(overloaded(Overload::QueueFull)),
         Err(Turned::Elsewhere) => return Ok(None),
     };
     exchange.waits_since.set(Some(now));
@@ -131,7 +133,7 @@ async fn wait(exchange: &Exchange, rank: Rank, deadline: Instant) -> Result<Opti
         Ok(Ok(permit)) => Ok(Some(permit)),
         Ok(Err(_)) => Ok(None),
         Err(_) if replicas.is_none() => Err(Refusal::no_ready_replicas(&service.name)),
-        Err(_) => Err(overloaded()),
+        Err(_) => Err(overloaded(Overload::Waited)),
     }
 }
 
@@ -180,6 +182,7 @@ fn unreachable(exchange: &Exchange, attempt: Attempt, cause: &ConnectError) -> R
     exchange.metrics().unreachable.increment();
     attempt.fail_to_connect(cause);
     if cause.is_our_own() {
+        exchange.metrics().note_overload(Overload::NoConnection);
         tracing::warn!(%cause, "this process can open no more connections");
         return Err(Refusal::overloaded(&service.name, A_MOMENT));
     }

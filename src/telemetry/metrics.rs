@@ -142,6 +142,8 @@ pub struct RequestMetrics {
     pub queue_wait: Histogram,
     /// What replicas say themselves their model took.
     pub execution: Histogram,
+    /// Refusals for overload, in the order of [`Overload::REASONS`].
+    pub overloaded: [Counter; Overload::REASONS.len()],
     /// Answers of our own, in the order of [`crate::scoring::error::Code::ALL`].
     pub refusals: [Counter; REFUSALS],
     pub mirroring: Mirroring,
@@ -169,5 +171,32 @@ pub struct Mirroring {
     pub mirrored_duration: Histogram,
 }
 
+impl RequestMetrics {
+    /// Counts a refusal for overload.
+    pub fn note_overload(&self, reason: Overload) {
+        if let Some(count) = self.overloaded.get(reason as usize) {
+            count.increment();
+        }
+    }
+}
+
 /// How many codes our own answers have.
 pub const REFUSALS: usize = 16;
+
+/// Why a request was refused as one too many.
+#[derive(Clone, Copy, Debug)]
+pub enum Overload {
+    /// As many wait as may.
+    QueueFull,
+    /// By what was measured it would have waited in vain.
+    Hopeless,
+    /// It waited, and no replica had room in time.
+    Waited,
+    /// This process could open no more connections.
+    NoConnection,
+}
+
+impl Overload {
+    /// As a metric's label, in order.
+    pub const REASONS: [&str; 4] = ["queue_full", "hopeless", "waited", "no_connection"];
+}

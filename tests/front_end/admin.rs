@@ -28,9 +28,9 @@ async fn other_paths_and_methods_are_refused() {
     let unknown = front.admin("GET /metrics/x HTTP/1.1").await;
     assert_eq!(
         (unknown.status, unknown.text()),
-        (404, "No such path; there are /livez, /readyz, /metrics, /v1/certificates and /v1/reload.\n")
+        (404, "No such path; there are /livez, /readyz, /metrics, /v1/certificates, /v1/replicas and /v1/reload.\n")
     );
-    for path in ["/livez", "/readyz", "/metrics"] {
+    for path in ["/livez", "/readyz", "/metrics", "/v1/replicas"] {
         let post = front.admin(&format!("POST {path} HTTP/1.1")).await;
         assert_eq!((post.status, post.field("allow")), (405, Some("GET, HEAD")));
     }

@@ -5,6 +5,7 @@ mod authority;
 mod caller;
 mod environment;
 mod http2;
+mod name_server;
 mod replica;
 mod wire;
 
@@ -21,6 +22,7 @@ pub use environment::{
     CNAME, Captured, Environment, Front, client_config, client_config_as, client_config_for, handshake, session,
 };
 pub use http2::{Frame, Http2};
+pub use name_server::NameServer;
 pub use replica::{Gate, Replica, Seen, Step, chunk, chunked, ok};
 pub use wire::Wire;
 

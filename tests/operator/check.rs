@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{SanType, date_time_ymd};
 
-use crate::harness::{CNAME, Environment, OTHER_CNAME, SCOREFRONT, Stub, free_port, needs, openssl};
+use crate::harness::{CNAME, Environment, NameServer, OTHER_CNAME, SCOREFRONT, Stub, free_port, needs, openssl};
 
 const SERVICE: &str = "[[service]]\nname = \"iris\"\nauth = false";
 
@@ -211,6 +211,35 @@ fn a_replica_whose_name_nobody_knows_is_a_warning() {
     // What the resolver says differs from system to system.
     assert!(text.starts_with("exit 0\nENV/scorefront.toml:"), "{text}");
     assert!(text.contains(": warning: replica http://model.invalid:5001 cannot be reached: "), "{text}");
+}
+
+/// What is said of a service whose replicas `server` is asked for.
+fn check_looked_up(server: &NameServer, arguments: &[&str]) -> String {
+    let service = format!("{SERVICE}\ndns = \"_http._tcp.models.test\"");
+    let servers = vec![server.address.to_string()];
+    let said = check(&Environment::new().set("dns.servers", servers).table(&service), arguments);
+    assert!(server.asked() > 0, "{said}");
+    said.replace(&server.address.to_string(), "SERVER")
+}
+
+#[test]
+fn replicas_that_dns_names_are_tried_too() {
+    let (server, replica, port) = (NameServer::start(), Stub::start(), free_port());
+    server.set(&[replica.address]);
+    let text = check_looked_up(&server, &["--strict"]);
+    assert!(text.starts_with("exit 0\nENV/scorefront.toml: valid"), "{text}");
+    server.set(&[replica.address, ([127, 0, 0, 1], port).into()]);
+    assert_says!("looked-up-unreachable", check_looked_up(&server, &[]).replace(&port.to_string(), "PORT"));
+}
+
+#[test]
+fn a_name_without_replicas_and_a_name_server_that_fails_are_warnings() {
+    let server = NameServer::start();
+    server.set(&[]);
+    assert_says!("looked-up-none", check_looked_up(&server, &[]));
+    server.fail();
+    assert_says!("looked-up-failed", check_looked_up(&server, &[]));
+    assert_says!("looked-up-failed-strict", check_looked_up(&server, &["--strict"]));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod azmlinfsrv;
 mod client;
 mod environment;
+#[path = "../front_end/support/name_server.rs"]
+mod name_server;
 mod process;
 mod stub;
 
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 pub use azmlinfsrv::{Azmlinfsrv, free_port};
 pub use client::{Answer, H2load, h2load, http_get, openssl, try_http_get};
 pub use environment::{CNAME, Environment, FrontEnd, OTHER_CNAME, metric_in, write_secret};
+pub use name_server::NameServer;
 pub use process::{Lines, Process};
 pub use stub::Stub;
 

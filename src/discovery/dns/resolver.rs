@@ -19,6 +19,7 @@ use hickory_resolver::proto::rr::{Name, Record, RecordType};
 use tokio::time::{Instant, timeout_at};
 
 use super::system::{Conf, Files, Hosts, Stamps};
+use crate::config::Dns;
 
 /// How long a name server may take while there is another to ask.
 const SERVER_PATIENCE: Duration = Duration::from_millis(1500);
@@ -48,8 +49,8 @@ impl LookupError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Name { .. } => "write a shorter name",
-            Self::NoServer(_) => "write \"nameserver <address>\" into /etc/resolv.conf",
-            Self::Silent(_) | Self::Unreachable { .. } => "try again, or look at /etc/resolv.conf",
+            Self::NoServer(_) => "write \"nameserver <address>\" into /etc/resolv.conf, or set [dns] servers",
+            Self::Silent(_) | Self::Unreachable { .. } => "try again, or correct [dns] servers or /etc/resolv.conf",
             Self::Refused { .. } | Self::Unusable { .. } => "try again, or look at the log of that name server",
         }
     }
@@ -72,6 +73,11 @@ impl Resolver {
     /// again when they have changed. Without a `resolv.conf` that can be used every lookup fails until there is one.
     pub fn system() -> Self {
         Self::by_files(Files::system())
+    }
+
+    /// As the configuration wants it: by its own name servers, or by the host's if it has none.
+    pub fn of(config: &Dns) -> Self {
+        if config.servers.is_empty() { Self::system() } else { Self::with_servers(&config.servers) }
     }
 
     /// These name servers, asked by UDP, and by TCP where an answer is too long for it; no search domains and no hosts.

@@ -262,6 +262,12 @@ impl Front {
         rows.iter_mut().find(|row| row["cname"] == cname).map(serde_json::Value::take).unwrap_or_default()
     }
 
+    /// `/v1/replicas`.
+    pub async fn replicas(&self) -> serde_json::Value {
+        let reply = self.admin("GET /v1/replicas HTTP/1.1").await;
+        serde_json::from_slice(&reply.body).unwrap_or_else(|_| panic!("JSON: {reply:?}"))
+    }
+
     /// What a metric of a CNAME's pair says.
     pub async fn pair_metric(&self, name: &str, cname: &str, cert_pem: &str) -> f64 {
         let file = self.files().path().join(cert_pem);
