@@ -203,24 +203,31 @@ impl Replicas {
     /// What a request of `rank` can expect if it waits; `None` as long as nothing was measured.
     pub fn forecast(&self, rank: Rank) -> Option<Forecast> {
         let set = self.set.load();
-        let measured =
-            || set.ready.iter().filter_map(|replica| Some((replica.pace().mean()?, replica.pace().bound()?)));
-        let count = u32::try_from(measured().count()).ok().filter(|count| *count > 0)?;
-        let mean = measured().map(|(mean, _)| mean).sum::<Duration>() / count;
-        let service = measured().map(|(_, bound)| bound).sum::<Duration>() / count;
-        let slots = set.ready.iter().map(|replica| limit(replica)).fold(0, usize::saturating_add);
-        let per_second: f64 = set.ready.iter().map(|replica| rate(replica, mean)).sum();
+        let (mut slots, mut measured, mut per_second, mut bounds) = (0usize, 0.0, 0.0, 0.0);
+        for replica in &set.ready {
+            slots = slots.saturating_add(limit(replica));
+            if let (Some(mean), Some(bound)) = (replica.pace().mean(), replica.pace().bound()) {
+                let limit = as_f64(limit(replica));
+                measured += limit;
+                per_second += limit / mean.as_secs_f64();
+                // Who is fast has more of the requests.
+                bounds += limit / mean.as_secs_f64() * bound.as_secs_f64();
+            }
+        }
+        if per_second == 0.0 {
+            return None;
+        }
+        let service = Duration::try_from_secs_f64(bounds / per_second).unwrap_or(Duration::MAX);
+        // Those not measured yet are taken to be like the rest.
+        per_second *= as_f64(slots) / measured;
         let ahead = self.lane.ahead_of(rank);
-        let turns = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
-        let wait = Duration::try_from_secs_f64(f64::from(turns) / per_second).unwrap_or(Duration::MAX);
+        let wait = Duration::try_from_secs_f64((as_f64(ahead) + 1.0) / per_second).unwrap_or(Duration::MAX);
         Some(Forecast { slots, ahead, wait, service })
     }
 }
 
-/// Requests a second that `replica` gets through if it always has one; one not measured yet is taken to be like the rest.
-fn rate(replica: &Replica, mean: Duration) -> f64 {
-    let limit = u32::try_from(limit(replica)).unwrap_or(u32::MAX);
-    f64::from(limit) / replica.pace().mean().unwrap_or(mean).as_secs_f64()
+fn as_f64(n: usize) -> f64 {
+    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
 }
 
 fn limit(replica: &Replica) -> usize {

@@ -475,6 +475,19 @@ async fn a_forecast_counts_only_those_that_are_in_use() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_slow_replica_does_not_make_the_others_hopeless() {
+    let replicas = new(1, &[1, 2, 3, 4]);
+    for _ in 0..50 {
+        for port in [1, 2, 3] {
+            at(&replicas, port).note_answered(20 * MS, Instant::now());
+        }
+        at(&replicas, 4).note_given_up(2 * SECOND, Instant::now());
+    }
+    let forecast = replicas.forecast(Rank::Normal).unwrap();
+    assert!(forecast.wait < 8 * MS && forecast.service < 100 * MS, "{forecast:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_limit_nobody_is_forecast_to_wait() {
     let replicas = new(0, &[1, 2]);
     at(&replicas, 1).note_answered(20 * MS, Instant::now());
