@@ -554,6 +554,35 @@ async fn a_call_that_waits_follows_its_service_as_often_as_it_moves() {
 }
 
 #[tokio::test]
+async fn a_container_whose_service_was_away_while_a_body_was_on_its_way_gets_one_call_at_a_time() {
+    let gate = Gate::new();
+    let replica = gated(&gate);
+    let mut front = Environment::new()
+        .cname(CNAME)
+        .set("reload", ASKED)
+        .set("defaults", PATIENT)
+        .service("iris", &[&replica], "")
+        .start();
+    front.row(CNAME).await;
+    let mut slow = front.wire().await;
+    slow.post("Content-Length: 4\r\n", "sl").await;
+    front.until_metric("requests_in_flight{service=\"iris\",deployment=\"default\"}", 1).await;
+    front.reconfigure(|files| files.without("iris"));
+    assert_eq!(front.reload().await.0, 200);
+    front.reconfigure(|files| files.service("iris", &[&replica], ""));
+    assert_eq!(front.reload().await.0, 200);
+    let quick = spawn(front.http1().await, "quick");
+    replica.saw(1).await;
+    slow.send("ow").await;
+    // Both calls are counted; another one to the same thread has been answered since.
+    assert_eq!(front.http1().await.call(get("/nowhere")).await.status, 404);
+    assert_eq!(replica.state().open, 1, "two at once");
+    gate.open();
+    assert_eq!(quick.await.expect("no panic").status, 200);
+    assert_eq!(slow.reply().await.status, 200);
+}
+
+#[tokio::test]
 async fn a_container_whose_deployment_is_renamed_still_gets_one_call_at_a_time() {
     let gate = Gate::new();
     let replica = gated(&gate);
