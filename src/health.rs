@@ -5,21 +5,24 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::scheduling::{Health, Replica, Replicas};
 use crate::upstream::{ProbeError, probe};
 
-/// Looks under way at a time, of one deployment.
-const AT_ONCE: usize = 64;
+/// Looks under way at a time, of all deployments together: each has a connection.
+pub const AT_ONCE: usize = 256;
 
-/// Looks at `path` of each replica when it is due, for ever. An answer may take up to `patience`.
-pub async fn watch(replicas: Arc<Replicas>, path: Uri, patience: Duration) -> Infallible {
+/// Looks at `path` of each replica when it is due and one of `places` is free, for ever. An answer may take up to
+/// `patience`.
+pub async fn watch(replicas: Arc<Replicas>, path: Uri, patience: Duration, places: Rc<Semaphore>) -> Infallible {
     let mut looks = JoinSet::new();
     replicas.forget_health();
     loop {
@@ -36,12 +39,14 @@ pub async fn watch(replicas: Arc<Replicas>, path: Uri, patience: Duration) -> In
             Some(_) = looks.join_next() => continue,
         }
         for replica in replicas.due(Instant::now(), room) {
-            looks.spawn_local(look(Arc::clone(&replicas), replica, path.clone(), patience));
+            looks.spawn_local(look(Arc::clone(&replicas), replica, path.clone(), patience, Rc::clone(&places)));
         }
     }
 }
 
-async fn look(replicas: Arc<Replicas>, replica: Arc<Replica>, path: Uri, patience: Duration) {
+async fn look(replicas: Arc<Replicas>, replica: Arc<Replica>, path: Uri, patience: Duration, places: Rc<Semaphore>) {
+    // Never closed.
+    let _place = places.acquire().await;
     let found = replicas.unless_wanted(&replica, probe(replica.endpoint(), path, patience)).await;
     let found = found.and_then(|found| match found {
         Ok(status) => Some(Health::Answered(status)),

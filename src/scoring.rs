@@ -81,7 +81,7 @@ impl Service<Call> for Score {
         // What needs no waiting is decided here, so that the box holds only what does.
         match decide(head, &mut body, &exchange) {
             Ok((request, timeout)) => Box::pin(carry(exchange, request.map(|()| body), timeout)),
-            Err(refusal) if !exchange.is_http2() && body.is_to_be_gathered() => Box::pin(refuse(body, refusal)),
+            Err(refusal) if !exchange.is_http2() && body.is_small() => Box::pin(refuse(body, refusal)),
             Err(refusal) => Box::pin(ready(Err(refusal))),
         }
     }

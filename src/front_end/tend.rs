@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::Uri;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::config::{DnsTarget, Source};
@@ -21,6 +21,7 @@ use crate::scoring::catalog::{Catalog, Deployment};
 /// Tends the deployments of `catalog`, for ever. `changed` is told when another one has taken its place.
 pub(super) async fn tend(catalog: Arc<ArcSwap<Catalog>>, changed: Arc<Notify>) {
     let mut dns = catalog.load().dns.clone();
+    let places = Rc::new(Semaphore::new(health::AT_ONCE));
     let mut resolver = Rc::new(Resolver::of(&dns));
     let mut tended: HashMap<(Box<str>, Box<str>), Tended> = HashMap::new();
     loop {
@@ -37,7 +38,7 @@ pub(super) async fn tend(catalog: Arc<ArcSwap<Catalog>>, changed: Arc<Notify>) {
                     Some(tasks) if Arc::ptr_eq(&tasks.replicas, &deployment.replicas) => tasks,
                     _ => Tended::nothing_of(&deployment.replicas),
                 };
-                tasks.follow(deployment, &resolver);
+                tasks.follow(deployment, &resolver, &places);
                 tended.insert(key, tasks);
             }
         }
@@ -69,12 +70,12 @@ impl Tended {
     }
 
     /// Has done what `deployment` asks for now; what is done already goes on.
-    fn follow(&mut self, deployment: &Deployment, resolver: &Rc<Resolver>) {
+    fn follow(&mut self, deployment: &Deployment, resolver: &Rc<Resolver>, places: &Rc<Semaphore>) {
         // Paths were checked when they were read.
         let path = Uri::try_from(&deployment.paths.health).unwrap_or_default();
         let wanted = (path, deployment.health.timeout);
         if self.health.as_ref().is_none_or(|(_, done)| *done != wanted) {
-            let watch = health::watch(Arc::clone(&self.replicas), wanted.0.clone(), wanted.1);
+            let watch = health::watch(Arc::clone(&self.replicas), wanted.0.clone(), wanted.1, Rc::clone(places));
             self.health = Some((Task(spawn_local(watch).abort_handle()), wanted));
         }
         match &deployment.source {

@@ -19,6 +19,9 @@ const MOST: u64 = 8;
 /// that service times commonly have.
 const DEVIATIONS: u64 = 6;
 
+/// So many samples are needed before anybody is told what to expect.
+const ENOUGH: u64 = 8;
+
 /// What was measured is believed half as much after so many milliseconds without another sample.
 const HALF_LIFE: u64 = 10_000;
 
@@ -31,6 +34,7 @@ pub struct Pace {
     deviation: AtomicU64,
     /// When the last sample came, by [`clock::millis`].
     sampled: AtomicU64,
+    samples: AtomicU64,
 }
 
 impl Pace {
@@ -47,6 +51,7 @@ impl Pace {
         self.mean.store(mean.max(1), Relaxed);
         self.deviation.store(deviation, Relaxed);
         self.sampled.store(now, Relaxed);
+        self.samples.store(self.samples.load(Relaxed).saturating_add(1), Relaxed);
     }
 
     /// A request was there for `held` and was given up: it would have taken longer.
@@ -68,10 +73,24 @@ impl Pace {
         self.mean().map(|_| Duration::from_micros(bound))
     }
 
+    /// What a request can expect: the mean, and what hardly any exceeds. Less the longer ago it was measured, and nothing as
+    /// long as that was seldom.
+    pub fn forecast(&self, now: u64) -> Option<(Duration, Duration)> {
+        if self.samples.load(Relaxed) < ENOUGH {
+            return None;
+        }
+        let bound = self.bound()?.checked_div(1 << self.age(now).min(20)).unwrap_or_default();
+        Some((Duration::from_micros(self.recent(now).max(1)), bound))
+    }
+
+    /// In half-lives.
+    fn age(&self, now: u64) -> u32 {
+        u32::try_from(now.saturating_sub(self.sampled.load(Relaxed)) / HALF_LIFE).unwrap_or(u32::MAX)
+    }
+
     /// The mean in microseconds, less the longer ago it was measured: who was slow once gets another try.
     pub fn recent(&self, now: u64) -> u64 {
-        let age = now.saturating_sub(self.sampled.load(Relaxed)) / HALF_LIFE;
-        self.mean.load(Relaxed).checked_shr(u32::try_from(age).unwrap_or(u32::MAX)).unwrap_or(0)
+        self.mean.load(Relaxed).checked_shr(self.age(now)).unwrap_or(0)
     }
 }
 

@@ -201,12 +201,13 @@ impl Replicas {
     }
 
     /// What a request of `rank` can expect if it waits; `None` as long as nothing was measured.
-    pub fn forecast(&self, rank: Rank) -> Option<Forecast> {
+    pub fn forecast(&self, rank: Rank, now: Instant) -> Option<Forecast> {
         let set = self.set.load();
+        let now = clock::millis(now);
         let (mut slots, mut measured, mut per_second, mut bounds) = (0usize, 0.0, 0.0, 0.0);
         for replica in &set.ready {
             slots = slots.saturating_add(limit(replica));
-            if let (Some(mean), Some(bound)) = (replica.pace().mean(), replica.pace().bound()) {
+            if let Some((mean, bound)) = replica.pace().forecast(now) {
                 let limit = as_f64(limit(replica));
                 measured += limit;
                 per_second += limit / mean.as_secs_f64();

@@ -35,8 +35,11 @@ pub enum BodyError {
 /// replica, and one that hangs up while it waits is noticed. As much as hyper reads at once in any case.
 pub const GATHERED: u64 = 64 * 1024;
 
-/// What one thread gathers at most for all its requests together, in bytes. A body that would go beyond it streams.
-const ALL_GATHERED: u64 = 32 * 1024 * 1024;
+/// What is gathered at most for the requests of one connection together, in bytes. What would go beyond it streams.
+const GATHERED_BY_ONE: u64 = 1024 * 1024;
+
+/// The same for all of a thread's connections.
+const GATHERED_BY_ALL: u64 = 32 * 1024 * 1024;
 
 /// A caller's body on its way to a replica. Trailers are dropped (RFC 9110 section 6.5.1): in HTTP/1.1 a replica
 /// might take them for header fields.
@@ -52,8 +55,8 @@ pub struct RequestBody {
     /// Read already and not passed on yet: the first part, or all if there are more.
     gathered: Bytes,
     more: BytesMut,
-    /// Bytes that count in what the thread gathers.
-    reserved: u64,
+    /// Bytes that count in what the connection and the thread gather.
+    counted: u64,
     /// Where a copy of it goes, if it is mirrored.
     tee: Option<Tee>,
 }
@@ -74,7 +77,7 @@ impl RequestBody {
             is_expecting,
             gathered: Bytes::new(),
             more: BytesMut::new(),
-            reserved: 0,
+            counted: 0,
             tee: None,
         }
     }
@@ -84,33 +87,27 @@ impl RequestBody {
         self.allowance = max_body;
     }
 
-    /// Whether it is to be [gathered](Self::poll_gather) before anything else is done with it, which makes room for it. A
-    /// body of unknown length is not: its caller may wait for the answer to the first part before it sends the next. Nor is
-    /// one that the caller need not send at all if there is no room for it.
-    pub fn is_to_be_gathered(&mut self) -> bool {
-        if self.ended || self.is_expecting {
-            return false;
-        }
-        let Some(length) = self.size_hint().exact().filter(|length| *length <= GATHERED) else { return false };
-        let all = &self.exchange.worker.gathered;
-        if all.get() + length > ALL_GATHERED {
-            return false;
-        }
-        all.set(all.get() + length);
-        self.reserved += length;
-        true
+    /// Whether it is to be [gathered](Self::poll_gather) before anything else is done with it. A body of unknown length is
+    /// not: its caller may wait for the answer to the first part before it sends the next. Nor is one that the caller need
+    /// not send at all if there is no room for it.
+    pub fn is_small(&self) -> bool {
+        !self.ended && !self.is_expecting && self.size_hint().exact().is_some_and(|length| length <= GATHERED)
     }
 
-    /// Reads it to its end, and keeps it.
+    /// Reads it to its end and keeps it, or as much of it as there is room for.
     ///
     /// # Errors
     ///
     /// The body broke off.
     pub fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        while !self.ended {
+        while !self.ended && self.has_room() {
             match ready!(self.poll_incoming(cx)) {
-                Some(Ok(data)) if self.gathered.is_empty() && self.more.is_empty() => self.gathered = data,
+                Some(Ok(data)) if self.gathered.is_empty() && self.more.is_empty() => {
+                    self.count(data.len() as u64);
+                    self.gathered = data;
+                }
                 Some(Ok(data)) => {
+                    self.count(data.len() as u64);
                     self.more.extend_from_slice(&mem::take(&mut self.gathered));
                     self.more.extend_from_slice(&data);
                 }
@@ -119,6 +116,19 @@ impl RequestBody {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn has_room(&self) -> bool {
+        let Exchange { worker, caller, .. } = &*self.exchange;
+        worker.gathered.get() < GATHERED_BY_ALL && caller.gathered.get() < GATHERED_BY_ONE
+    }
+
+    fn count(&mut self, length: u64) {
+        self.counted += length;
+        let Exchange { worker, caller, .. } = &*self.exchange;
+        for gathered in [&worker.gathered, &caller.gathered] {
+            gathered.set(gathered.get() + length);
+        }
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
@@ -204,17 +214,21 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        let kept = (self.gathered.len() + self.more.len()) as u64;
         if self.ended {
-            return SizeHint::with_exact((self.gathered.len() + self.more.len()) as u64);
+            return SizeHint::with_exact(kept);
         }
-        self.incoming.as_ref().map(Body::size_hint).unwrap_or_default()
+        let rest = self.incoming.as_ref().map(Body::size_hint).unwrap_or_default();
+        rest.exact().map_or(rest, |rest| SizeHint::with_exact(kept + rest))
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let all = &self.exchange.worker.gathered;
-        all.set(all.get().saturating_sub(self.reserved));
+        let Exchange { worker, caller, .. } = &*self.exchange;
+        for gathered in [&worker.gathered, &caller.gathered] {
+            gathered.set(gathered.get().saturating_sub(self.counted));
+        }
         if self.ended {
             return;
         }

@@ -39,6 +39,8 @@ pub struct Caller {
     pub newest: RefCell<Weak<Exchange>>,
     /// Whether an answer ended before its request was read to the end, so that bytes may still be arriving.
     pub left_unread: Cell<bool>,
+    /// Bytes of its requests' bodies that are gathered before a replica is asked.
+    pub gathered: Cell<u64>,
     /// Bodies over HTTP/2 whose answer ended before they did.
     unread: RefCell<Vec<Unread>>,
 }
@@ -66,6 +68,7 @@ impl Caller {
             idle_since: Cell::new(Instant::now()),
             newest: RefCell::default(),
             left_unread: Cell::new(false),
+            gathered: Cell::new(0),
             unread: RefCell::default(),
         }
     }

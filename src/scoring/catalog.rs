@@ -103,9 +103,11 @@ impl Catalog {
         };
         let services: Vec<_> = config.services.iter().map(service).collect();
         let by_name = services.iter().enumerate().map(|(index, service)| (service.name.clone(), index)).collect();
-        // One that nothing else holds can be forgotten. The permits in use do not tell: a request that found it before this
-        // change may take another.
-        known.retain(|_, replicas| Arc::strong_count(replicas) > 1);
+        // What went before this change, and only `before` and `known` hold, can be forgotten. The permits in use do not tell:
+        // a request that found it in an older snapshot may take another.
+        known.retain(|key, replicas| {
+            before.is_none_or(|before| !before.departed.contains_key(key)) || Arc::strong_count(replicas) > 2
+        });
         Self {
             tls_status: config.tls.status,
             http_when_tls: config.frontend.http_when_tls,
@@ -299,6 +301,8 @@ impl Deployment {
             replicas: known.unwrap_or_else(|| Arc::new(Replicas::new(service, name, Arc::clone(queue), settings))),
             metrics: metrics.deployment(service, name),
         };
+        // Closed while it was away. Whoever finds it here is to be let in.
+        made.replicas.set_closed(false);
         if is_new {
             // Nobody else knows it yet, and its first request is not to find it empty.
             made.take_effect();
@@ -313,7 +317,6 @@ impl Deployment {
             let addresses: Vec<_> = replicas.iter().map(|replica| replica.address.clone()).collect();
             self.replicas.set(&addresses);
         }
-        self.replicas.set_closed(false);
     }
 
     /// Requests so far, from all threads.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderValue, Request, Response};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::Attempt;
@@ -37,7 +38,7 @@ pub async fn dispatch(
     mut request: Request<RequestBody>,
     deadline: Instant,
 ) -> Result<Response<AnswerBody<RequestBody, Attempt>>, Refusal> {
-    if request.body_mut().is_to_be_gathered() {
+    if request.body().is_small() {
         poll_fn(|cx| request.body_mut().poll_gather(cx)).await.map_err(|_| Refusal::broken_body())?;
     }
     let mut now = Instant::now();
@@ -100,6 +101,8 @@ async fn wait_wherever(
             return Ok(permit);
         }
         relocate(exchange, request)?;
+        // Whatever changes under it, this thread goes on.
+        yield_now().await;
         if let Some(permit) = deployment(exchange)?.replicas.try_take(Instant::now()) {
             return Ok(permit);
         }
@@ -110,10 +113,10 @@ async fn wait_wherever(
 async fn wait(exchange: &Exchange, rank: Rank, deadline: Instant) -> Result<Option<ReplicaPermit>, Refusal> {
     let (service, replicas) = (service(exchange)?, &deployment(exchange)?.replicas);
     let now = Instant::now();
-    let forecast = replicas.forecast(rank);
+    let forecast = replicas.forecast(rank, now);
     let overloaded = |reason| {
         exchange.metrics().note_overload(reason);
-        let wait = replicas.forecast(rank).or(forecast).map_or(A_MOMENT, |forecast| forecast.wait);
+        let wait = replicas.forecast(rank, Instant::now()).or(forecast).map_or(A_MOMENT, |forecast| forecast.wait);
         Refusal::overloaded(&service.name, wait)
     };
     let left = deadline.saturating_duration_since(now);

@@ -298,14 +298,14 @@ async fn a_caller_that_hangs_up_while_its_call_runs_frees_the_replica_at_once() 
 #[tokio::test]
 async fn a_call_that_cannot_make_its_deadline_is_refused_when_it_comes() {
     let gate = Gate::new();
-    let pause = Step::Drip(Vec::new(), 2, Duration::from_millis(150));
+    let pause = Step::Drip(Vec::new(), 2, Duration::from_millis(75));
     let measured = vec![Step::ReadBody, pause, ok("done")];
-    let mut scripts = vec![measured; 4];
+    let mut scripts = vec![measured; 8];
     scripts.push(vec![Step::ReadBody, Step::Wait(gate.clone()), ok("done")]);
     let replica = Replica::in_turn(scripts);
     let front = Environment::iris(&[&replica]).set("defaults", PATIENT).start();
     let mut caller = front.http1().await;
-    for _ in 0..4 {
+    for _ in 0..8 {
         assert_eq!(caller.call(score(&[])).await.status, 200);
     }
     let calls = [waits(&front, "x", 1).await, waits(&front, "x", 2).await];
