@@ -17,7 +17,7 @@ use super::sync::{Arc, AtomicUsize, Mutex, fence, oneshot};
 /// How many ranks there are.
 pub const RANKS: usize = 4;
 
-/// Who goes before whom: less goes first. There are [`RANKS`].
+/// Who goes before whom: less goes first. There are four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// It had its turn, and came back because the replica could not be reached.

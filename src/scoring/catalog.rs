@@ -268,7 +268,7 @@ impl Service {
         self.cnames.is_empty() || self.cnames.iter().any(|cname| cname.matches(host))
     }
 
-    /// The deployment that a number below [`split::PARTS`] falls on, by the shares of the traffic.
+    /// The deployment that a number below `split::PARTS` falls on, by the shares of the traffic.
     pub fn deployment_for(&self, number: u16) -> Option<usize> {
         split::share_of(self.deployments.iter().map(|deployment| deployment.traffic), number)
     }

@@ -44,7 +44,7 @@ pub struct Exchange {
     pub key: Cell<Option<usize>>,
     /// Its places under the limits of requests in flight, held until the exchange is over.
     pub(super) admission: OnceCell<Admission>,
-    /// Its number among [`super::split::PARTS`], which stays the same where the request goes elsewhere; absent as long as
+    /// Its number among `split::PARTS`, which stays the same where the request goes elsewhere; absent as long as
     /// nobody asked, and if the caller chose the deployment.
     pub number: OnceCell<u16>,
     deployment: Cell<Option<usize>>,
