@@ -285,6 +285,13 @@ fn a_file_that_is_no_configuration_is_soon_given_up() {
 }
 
 #[test]
+fn no_message_shows_a_key_that_was_pasted_in_a_wrong_place() {
+    let diagnostics = config::load(Path::new("tests/config/invalid/pasted-keys.toml")).unwrap_err();
+    let told = diagnostics.to_string().to_lowercase();
+    assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[test]
 fn debug_output_holds_no_key() {
     let (config, _) = load(Path::new("tests/config/valid/minimal.toml"));
     assert!(format!("{config:?}").contains("KeyHash(…)"));
