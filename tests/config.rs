@@ -157,7 +157,7 @@ fn every_key_has_its_effect() {
     let all = RequestLimits { rate: Some(Rate { per_second: 1000, burst: 1 }), max_in_flight: Some(64) };
     assert_eq!(iris.limits, all);
     assert_eq!((iris.max_queue_wait, iris.max_queue), (Duration::from_secs(2), 5));
-    assert_eq!(iris.sticky_by, Some(StickyBy::Key));
+    assert_eq!(iris.sticky_by, None);
     assert_eq!(iris.mirror, None);
     assert_eq!(iris.deployments[0].max_concurrent_requests, 4);
     assert_eq!(
@@ -198,7 +198,7 @@ fn every_key_has_its_effect() {
         ["1 listed", "churn-green.models.svc:5001, in column 7", "_http._tcp.shadow.svc, in column 7"]
     );
 
-    assert_eq!(bikes.name.as_str(), "bikes");
+    assert_eq!((bikes.name.as_str(), &bikes.sticky_by), ("bikes", &Some(StickyBy::Key)));
 }
 
 #[test]
@@ -285,9 +285,29 @@ fn a_file_that_is_no_configuration_is_soon_given_up() {
 }
 
 #[test]
+fn no_message_shows_a_key_that_was_pasted_in_a_wrong_place() {
+    let diagnostics = config::load(Path::new("tests/config/invalid/pasted-keys.toml")).unwrap_err();
+    let told = diagnostics.to_string().to_lowercase();
+    assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[test]
 fn debug_output_holds_no_key() {
     let (config, _) = load(Path::new("tests/config/valid/minimal.toml"));
     assert!(format!("{config:?}").contains("KeyHash(…)"));
+}
+
+#[test]
+fn a_queue_in_the_defaults_may_be_for_a_service_with_a_time_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    for (own, warned) in [("", true), ("max_queue = 5", true), ("max_queue_wait = \"1s\"", false)] {
+        let text = format!(
+            "[defaults]\nauth = false\nmax_queue = 10\nmax_queue_wait = \"0s\"\n[[service]]\nname = \"iris\"\n\
+             replicas = [\"http://model\"]\n{own}\n"
+        );
+        let (_, warnings) = load(&write(directory.path(), "scorefront.toml", text));
+        assert_eq!(warnings.to_string().contains("`max_queue` has no effect"), warned, "{own}: {warnings}");
+    }
 }
 
 fn load(file: &Path) -> (Config, Diagnostics) {

@@ -32,16 +32,23 @@ impl fmt::Display for Location {
 
 /// What a value is refused for, and the remedy where one is known. It has no place yet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}{}", Remedy(remedy.as_deref()))]
+#[error("{message}{}{}", Found(found.as_deref()), Remedy(remedy.as_deref()))]
 pub struct Problem {
     pub message: String,
+    /// What is there instead; absent if the message says it, or need not.
+    pub found: Option<String>,
     pub remedy: Option<String>,
 }
 
 impl Problem {
     /// A problem whose message says enough.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), remedy: None }
+        Self { message: message.into(), found: None, remedy: None }
+    }
+
+    /// The same problem with what was found instead.
+    pub fn found(self, found: impl Into<String>) -> Self {
+        Self { found: Some(found.into()), ..self }
     }
 
     /// The same problem with what the operator should do.
@@ -113,7 +120,7 @@ impl Diagnostics {
     /// Adds all of `others`.
     pub fn extend(&mut self, others: Self) {
         for Diagnostic { severity, at, message, remedy } in others.list {
-            self.add(severity, at, Problem { message, remedy });
+            self.add(severity, at, Problem { message, found: None, remedy });
         }
     }
 
@@ -148,7 +155,8 @@ impl Diagnostics {
             return;
         }
         let index = self.list.partition_point(|other| other.at <= at);
-        let Problem { message, remedy } = problem;
+        let Problem { message, found, remedy } = problem;
+        let message = format!("{message}{}", Found(found.as_deref()));
         self.list.insert(index, Diagnostic { severity, at, message, remedy });
     }
 }
@@ -205,6 +213,17 @@ struct Unreadable {
 impl Unreadable {
     fn contains(&self, at: &Location) -> bool {
         self.file == at.file && (self.first..=self.last).contains(&at.line)
+    }
+}
+
+struct Found<'a>(Option<&'a str>);
+
+impl fmt::Display for Found<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(found) => write!(f, ", found {found}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -297,6 +297,8 @@ fn read_service(table: &mut Table<'_, '_>) -> RawService {
 }
 
 fn read_key(table: &mut Table<'_, '_>) -> RawKey {
+    // Where the hash of a key belongs somebody pastes the key itself.
+    table.hide();
     RawKey {
         at: table.at(),
         name: table
@@ -347,7 +349,7 @@ fn read_service_settings(table: &mut Table<'_, '_>) -> RawServiceSettings {
     RawServiceSettings {
         scoring_timeout: table.optional("scoring_timeout", value::positive_duration),
         max_body: table.optional("max_body", value::size),
-        auth: table.optional("auth", value::boolean),
+        auth: table.optional("auth", |value| value::unshown(value, value::boolean)),
         error_format: table.optional("error_format", |value| {
             value::word(value, &[("json", ErrorFormat::Json), ("text", ErrorFormat::Text)])
         }),

@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostics, Location, nearest};
-use super::file::{RawAdmin, RawCname, RawDns, RawFile, RawFrontend, RawLimits, RawLog, RawReload, RawService, RawTls};
+use super::file::{
+    RawAdmin, RawCname, RawDns, RawFile, RawFrontend, RawLimits, RawLog, RawReload, RawService, RawServiceSettings,
+    RawTls,
+};
 use super::table::{Field, Located};
 use super::value::{CnamePattern, ServiceName};
 use super::{
@@ -176,6 +179,10 @@ fn check_same_callers(first: &Cname, other: &Cname, diagnostics: &mut Diagnostic
 
 fn resolve_services(file: &RawFile, diagnostics: &mut Diagnostics) -> Vec<Service> {
     check_scoring_timeout(&file.defaults.scoring_timeout, diagnostics);
+    // Where a service has a time of its own the number may count for it.
+    if file.services.iter().all(|raw| raw.settings.max_queue_wait.is_absent()) {
+        check_queue(&file.defaults, diagnostics);
+    }
     let mut seen: HashMap<&ServiceName, &Location> = HashMap::new();
     let known = known_cnames(file);
     let mut services = Vec::new();
@@ -188,6 +195,7 @@ fn resolve_services(file: &RawFile, diagnostics: &mut Diagnostics) -> Vec<Servic
             }
         }
         check_scoring_timeout(&raw.settings.scoring_timeout, diagnostics);
+        check_queue(&raw.settings, diagnostics);
         check_service_cnames(raw, known.as_deref(), diagnostics);
         services.extend(service::resolve(raw, &file.defaults, diagnostics));
     }
@@ -316,6 +324,17 @@ fn check_scoring_timeout(timeout: &Field<Duration>, diagnostics: &mut Diagnostic
     {
         let message = "`scoring_timeout` is longer than an hour: a replica that hangs is held that long";
         diagnostics.warning_with(at.clone(), message, "write the longest time a caller would wait");
+    }
+}
+
+/// Room to wait and no time for it, in one table: one of them is not meant.
+fn check_queue(settings: &RawServiceSettings, diagnostics: &mut Diagnostics) {
+    if let (Some(max), Some(wait)) = (settings.max_queue.given(), settings.max_queue_wait.given())
+        && max.value > 0
+        && wait.value == Duration::ZERO
+    {
+        let message = "`max_queue` has no effect: with max_queue_wait = \"0s\" no call waits";
+        diagnostics.warning_with(max.at.clone(), message, "delete it, or write how long calls may wait");
     }
 }
 

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue, Error};
 
 use super::diagnostic::{Diagnostics, Location, Problem, nearest};
 use super::source::Source;
-use super::value::{describe, kind};
+use super::value::{describe, kind, unshown};
 
 /// Nobody reads more at once; a file with more is likely no configuration at all.
 const MAX_SYNTAX_ERRORS: usize = 100;
@@ -69,6 +69,7 @@ pub fn document<T>(source: &Source, diagnostics: &mut Diagnostics, read: impl Fn
         at: Location::start_of(source.file().clone()),
         entries: Some(root.get_ref()),
         complete,
+        secretive: false,
         known: Vec::new(),
         refused: Vec::new(),
     };
@@ -86,6 +87,8 @@ pub struct Table<'a, 'd> {
     entries: Option<&'a DeTable<'a>>,
     /// Whether a key that is not found was really left out, and not lost to a syntax error.
     complete: bool,
+    /// Whether what is wrong in it may be a secret.
+    secretive: bool,
     known: Vec<&'static str>,
     refused: Vec<&'static str>,
 }
@@ -99,6 +102,11 @@ impl<'a> Table<'a, '_> {
     /// Whether a key that is not found was really left out, and not lost to a syntax error.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// Has no message show what is written in this table, texts or unknown keys: it may be a secret in a wrong place.
+    pub fn hide(&mut self) {
+        self.secretive = true;
     }
 
     /// The value of `key`, if it is there.
@@ -258,10 +266,12 @@ impl<'a> Table<'a, '_> {
         parse: impl FnOnce(&DeValue<'_>) -> Result<T, Problem>,
     ) -> Option<Located<T>> {
         let at = self.source.location(value.span().start);
-        match parse(value.get_ref()) {
+        let parsed = if self.secretive { unshown(value.get_ref(), parse) } else { parse(value.get_ref()) };
+        match parsed {
             Ok(value) => Some(Located { value, at }),
-            Err(Problem { message, remedy }) => {
-                self.diagnostics.problem(at, Problem { message: format!("`{key}`: {message}"), remedy });
+            Err(problem) => {
+                let message = format!("`{key}`: {}", problem.message);
+                self.diagnostics.problem(at, Problem { message, ..problem });
                 None
             }
         }
@@ -274,8 +284,9 @@ impl<'a> Table<'a, '_> {
         entries: Option<&'a DeTable<'a>>,
         complete: bool,
     ) -> Table<'a, '_> {
+        let (source, secretive) = (self.source, self.secretive);
         let (known, refused) = (Vec::new(), Vec::new());
-        Table { source: self.source, diagnostics: self.diagnostics, place, at, entries, complete, known, refused }
+        Table { source, diagnostics: self.diagnostics, place, at, entries, complete, secretive, known, refused }
     }
 
     fn read<T>(mut self, read: impl FnOnce(&mut Table<'_, '_>) -> T) -> T {
@@ -290,11 +301,17 @@ impl<'a> Table<'a, '_> {
             if self.known.contains(&name) || self.refused.contains(&name) {
                 continue;
             }
-            let remedy = match nearest(name, self.known.iter().copied()) {
+            let near = nearest(name, self.known.iter().copied());
+            let remedy = match near {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => format!("known keys are `{}`", self.known.join("`, `")),
             };
-            let message = format!("unknown key `{}` {}", name.escape_debug(), self.place);
+            // A slip of a known key is no secret.
+            let message = if self.secretive && near.is_none() {
+                format!("unknown key {}", self.place)
+            } else {
+                format!("unknown key `{}` {}", name.escape_debug(), self.place)
+            };
             self.diagnostics.error_with(self.source.location(key.span().start), message, remedy);
         }
     }

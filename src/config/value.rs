@@ -253,6 +253,22 @@ pub fn describe(value: &DeValue<'_>) -> String {
     }
 }
 
+/// What `parse` makes of a value that may be a key, pasted in the wrong place: nobody is told what it says.
+pub fn unshown<T>(value: &DeValue<'_>, parse: impl FnOnce(&DeValue<'_>) -> Result<T, Problem>) -> Result<T, Problem> {
+    parse(value).map_err(|problem| match value {
+        DeValue::String(text) if problem.found.is_some() => problem.found(measure(text)),
+        _ => problem,
+    })
+}
+
+/// How messages speak of a text that they must not show.
+pub fn measure(text: &str) -> String {
+    match text.chars().count() {
+        1 => "a string of 1 character".to_owned(),
+        length => format!("a string of {length} characters"),
+    }
+}
+
 /// What sort of value this is, without what it says, where that may be a secret.
 pub fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
@@ -267,7 +283,7 @@ pub fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 fn unexpected(expected: &str, found: &DeValue<'_>) -> Problem {
-    Problem::new(format!("expected {expected}, found {}", describe(found)))
+    Problem::new(format!("expected {expected}")).found(describe(found))
 }
 
 #[cfg(test)]
@@ -294,6 +310,16 @@ mod tests {
         for wrong in ["", "inof", "scorefront", "=info", "info,", "a b=info", "scorefront=loud"] {
             assert!(log_filter(&string(wrong)).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_may_be_a_key_is_not_shown() {
+        for (wrong, length) in [("", "0 characters"), ("é", "1 character"), ("hunter2", "7 characters")] {
+            let told = unshown(&string(wrong), boolean).unwrap_err().to_string();
+            assert_eq!(told, format!("expected true or false, found a string of {length}"));
+        }
+        let told = unshown(&DeValue::Boolean(true), |value| word(value, &[("high", ())])).unwrap_err().to_string();
+        assert_eq!(told, "expected \"high\", found a boolean");
     }
 
     proptest! {

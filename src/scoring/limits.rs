@@ -63,6 +63,10 @@ impl ServiceLimits {
 
     /// Lets a request in that came with this key, or says which limit is in its way. A request that is refused leaves
     /// no trace in any of them.
+    ///
+    /// What it takes before it is refused others miss for a moment, so the key's own limits come first: a key that asks
+    /// for more than its own is in nobody else's way. The service's rate is looked at before a place is taken; a place
+    /// is then held in vain only where another request had the last token just now, and nobody gets in anyway.
     pub fn admit(&self, key: Option<usize>) -> Result<Admission, Excess<'_>> {
         let key = key.and_then(|key| self.keys.get(key)).filter(|(_, limits)| limits.is_any());
         if key.is_none() && !self.all.is_any() {
@@ -71,17 +75,16 @@ impl ServiceLimits {
         let of_key = |kind| Excess { key: key.map(|(name, _)| &**name), kind };
         let of_all = |kind| Excess { key: None, kind };
         let key_limits = key.map(|(_, limits)| limits);
-        // Both give back what was taken when they are dropped.
-        let key_in_flight = key_limits.map_or(Ok(None), Limits::begin).map_err(of_key)?;
-        let all_in_flight = self.all.begin().map_err(of_all)?;
         let now = now();
+        // Places are given back when they are dropped.
+        let key_in_flight = key_limits.map_or(Ok(None), Limits::begin).map_err(of_key)?;
         key_limits.map_or(Ok(()), |limits| limits.take(now)).map_err(of_key)?;
-        if let Err(kind) = self.all.take(now) {
+        let all_in_flight = self.all.admit(now).map_err(|kind| {
             if let Some(limits) = key_limits {
                 limits.give_back();
             }
-            return Err(of_all(kind));
-        }
+            of_all(kind)
+        })?;
         Ok([key_in_flight, all_in_flight])
     }
 }
@@ -114,15 +117,31 @@ impl Limits {
         self.may.rate.is_some() || self.may.max_in_flight.is_some()
     }
 
+    /// A place and a token, or neither.
+    fn admit(&self, now: u64) -> Result<Option<InFlight>, Kind> {
+        self.look(now)?;
+        let in_flight = self.begin()?;
+        self.take(now)?;
+        Ok(in_flight)
+    }
+
     fn begin(&self) -> Result<Option<InFlight>, Kind> {
         let (Some(max), Some(counts)) = (self.may.max_in_flight, &self.counts) else { return Ok(None) };
         if counts.in_flight.enter(max) { Ok(Some(InFlight(Arc::clone(counts)))) } else { Err(Kind::InFlight { max }) }
     }
 
+    /// Whether there is a token.
+    fn look(&self, now: u64) -> Result<(), Kind> {
+        self.ask(|limit, rate| limit.look(rate, now))
+    }
+
     fn take(&self, now: u64) -> Result<(), Kind> {
+        self.ask(|limit, rate| limit.take(rate, now))
+    }
+
+    fn ask(&self, ask: impl FnOnce(&RateLimit, Rate) -> Result<(), Duration>) -> Result<(), Kind> {
         let (Some(rate), Some(counts)) = (self.may.rate, &self.counts) else { return Ok(()) };
-        let taken = counts.rate.take(rate, now);
-        taken.map_err(|retry_after| Kind::Rate { per_second: rate.per_second, retry_after })
+        ask(&counts.rate, rate).map_err(|retry_after| Kind::Rate { per_second: rate.per_second, retry_after })
     }
 
     fn give_back(&self) {
@@ -153,16 +172,25 @@ fn capacity(rate: Rate) -> u64 {
     interval(rate).saturating_mul(u64::from(rate.burst.max(1)))
 }
 
+/// How long there will be no token in a bucket that is full at `stored`; absent: there is one now.
+fn until_token(stored: u64, rate: Rate, now: u64) -> Option<Duration> {
+    let tolerance = capacity(rate) - interval(rate);
+    let missing = stored.saturating_sub(now).checked_sub(tolerance)?;
+    (missing > 0).then(|| Duration::from_nanos(missing))
+}
+
 impl RateLimit {
     /// Takes a token, or says after which time there will be one.
     fn take(&self, rate: Rate, now: u64) -> Result<(), Duration> {
-        let interval = interval(rate);
-        let tolerance = capacity(rate) - interval;
         let taken = self.0.try_update(Relaxed, Relaxed, |stored| {
-            let full = stored.max(now);
-            (full - now <= tolerance).then(|| full + interval)
+            until_token(stored, rate, now).is_none().then(|| stored.max(now) + interval(rate))
         });
-        taken.map(drop).map_err(|stored| Duration::from_nanos(stored.saturating_sub(now).saturating_sub(tolerance)))
+        taken.map(drop).map_err(|stored| until_token(stored, rate, now).unwrap_or_default())
+    }
+
+    /// What [`take`](Self::take) would say now; it takes nothing.
+    fn look(&self, rate: Rate, now: u64) -> Result<(), Duration> {
+        until_token(self.0.load(Relaxed), rate, now).map_or(Ok(()), Err)
     }
 
     /// Puts a token back that was taken a moment ago. It does not overfill the bucket: a time that is past counts as
@@ -212,6 +240,7 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
     use std::thread;
 
     use proptest::prelude::*;
@@ -250,7 +279,9 @@ mod tests {
             let mut now = start;
             for (thousandths, gives_back) in steps {
                 now += interval(rate) * thousandths / 1_000;
+                let told = limit.look(rate, now);
                 let taken = limit.take(rate, now);
+                prop_assert_eq!(told, taken);
                 if gives_back && taken.is_ok() {
                     limit.give_back(rate);
                     bucket.level = capacity(rate).min(bucket.level + (now - bucket.at));
@@ -364,6 +395,46 @@ mod tests {
         assert_eq!(refused, Excess { key: None, kind: Kind::InFlight { max: 2 } });
         drop((one, two));
         limits.admit(Some(0)).expect("room again");
+    }
+
+    #[test]
+    fn who_is_above_its_own_limits_is_in_nobodys_way() {
+        let above = limits(Some((1, 1)), Some(1));
+        let limits = service(limits(None, Some(1)), [above, limits(None, None)], None);
+        // A token is back in some three hundred years.
+        limits.keys[0].1.counts.as_ref().expect("counts").rate.0.store(u64::MAX / 2, Relaxed);
+        let done = AtomicBool::new(false);
+        let refused = thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !done.load(Relaxed) {
+                        drop(limits.admit(Some(0)));
+                    }
+                });
+            }
+            let refused = (0..200_000).filter(|_| limits.admit(Some(1)).is_err()).count();
+            done.store(true, Relaxed);
+            refused
+        });
+        assert_eq!(refused, 0);
+    }
+
+    #[test]
+    fn whose_limit_is_told_first() {
+        let (rate, at_once) = (Some((1, 1)), Some(1));
+        let any = [limits(rate, at_once), limits(None, at_once), limits(rate, None), limits(None, None)];
+        for (of_all, of_key) in any.iter().flat_map(|of_all| any.iter().map(move |of_key| (*of_all, *of_key))) {
+            let limits = service(of_all, [of_key, limits(None, None)], None);
+            let _held = limits.admit(Some(0)).expect("the first of all");
+            let told = limits.admit(Some(0)).err().map(|excess| (excess.key, matches!(excess.kind, Kind::Rate { .. })));
+            let order = [
+                (of_key.max_in_flight.is_some(), (Some("one"), false)),
+                (of_key.rate.is_some(), (Some("one"), true)),
+                (of_all.rate.is_some(), (None, true)),
+                (of_all.max_in_flight.is_some(), (None, false)),
+            ];
+            assert_eq!(told, order.into_iter().find(|(is_there, _)| *is_there).map(|(_, excess)| excess));
+        }
     }
 
     #[test]

@@ -6,8 +6,11 @@
 //! shares move only those callers move whose numbers lie between the old border and the new one. Which replica of a
 //! deployment answers is not decided here and does not depend on the caller.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::digest::{Context, SHA256};
-use http::{HeaderMap, HeaderValue};
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::catalog::Service;
 use super::exchange::Exchange;
@@ -22,14 +25,29 @@ const A_PERCENT: u16 = PARTS / 100;
 /// The number of a request with these fields to `service`. The fields are those that came: some do not reach replicas.
 pub fn number(service: &Service, exchange: &Exchange, headers: &HeaderMap) -> u16 {
     let told_by = service.sticky_by.as_ref().and_then(|by| match by {
-        StickyBy::Key => exchange.key().map(|key| &key.hash.as_bytes()[..]),
-        StickyBy::Address => Some(exchange.caller.forwarded_for.as_bytes()),
-        StickyBy::Header(name) => headers.get(name).map(HeaderValue::as_bytes).filter(|value| !value.is_empty()),
+        StickyBy::Key => exchange.key().map(|key| Cow::Borrowed(&key.hash.as_bytes()[..])),
+        StickyBy::Address => Some(Cow::Borrowed(exchange.caller.forwarded_for.as_bytes())),
+        StickyBy::Header(name) => value_of(name, headers).filter(|value| !value.is_empty()),
     });
     match told_by {
-        Some(told_by) => number_of(&service.name, told_by),
+        Some(told_by) => number_of(&service.name, &told_by),
         None => fastrand::u16(..PARTS),
     }
+}
+
+/// The first value of the field `name`; of `Cookie` all. HTTP/2 callers may send it in several fields, as they like,
+/// which are one when they are joined so (RFC 9113 section 8.2.3).
+fn value_of<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<Cow<'a, [u8]>> {
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let mut value = Cow::Borrowed(values.next()?);
+    if *name == COOKIE {
+        for crumb in values {
+            let joined = value.to_mut();
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(crumb);
+        }
+    }
+    Some(value)
 }
 
 /// The number of a caller, for ever the same: the first eight bytes of SHA-256 over the service's name, a zero byte, and what
@@ -73,6 +91,19 @@ mod tests {
         // printf 'iris\000192.0.2.7' | sha256sum | cut -c 1-16, in hexadecimal, modulo 10,000.
         assert_eq!(number_of("iris", b"192.0.2.7"), 4141);
         assert_eq!(number_of("churn", b"192.0.2.7"), 8211);
+    }
+
+    #[test]
+    fn cookies_are_one_field_and_others_are_not() {
+        let mut headers = HeaderMap::new();
+        for name in [COOKIE, http::header::ACCEPT] {
+            assert_eq!(value_of(&name, &headers), None);
+            for value in ["a=1", "b=2; c=3", "d=4"] {
+                headers.append(&name, HeaderValue::from_static(value));
+            }
+        }
+        assert_eq!(value_of(&COOKIE, &headers).as_deref(), Some(&b"a=1; b=2; c=3; d=4"[..]));
+        assert_eq!(value_of(&http::header::ACCEPT, &headers).as_deref(), Some(&b"a=1"[..]));
     }
 
     #[test]

@@ -51,6 +51,21 @@ async fn a_session_keeps_its_deployment_on_every_front_end_and_after_restarts() 
 }
 
 #[tokio::test]
+async fn a_cookie_in_crumbs_is_the_same_as_in_one_field() {
+    let replicas = [Replica::echo(), Replica::echo()];
+    let front = split("header:cookie", replicas.each_ref()).start();
+    let (mut whole, mut crumbs) = (front.http1().await, front.http2().await);
+    let mut placed = BTreeMap::new();
+    for session in 0..40 {
+        let id = format!("id={session}");
+        let found = deployment(&mut whole, &[("cookie", &format!("theme=dark; {id}"))]).await;
+        assert_eq!(deployment(&mut crumbs, &[("cookie", "theme=dark"), ("cookie", &id)]).await, found, "{id}");
+        placed.insert(session, found);
+    }
+    assert!(on(&placed, "blue") > 0 && on(&placed, "green") > 0, "{placed:?}");
+}
+
+#[tokio::test]
 async fn a_change_of_shares_moves_only_the_sessions_in_between() {
     let replicas = [Replica::echo(), Replica::echo()];
     let service = |environment: Environment, [blue, green]: [u8; 2]| {

@@ -51,9 +51,22 @@ fn choose<T: Copy, const N: usize>(fields: [&Field<T>; N], built_in: T) -> T {
 }
 
 fn check_sticky_by(raw: &RawService, auth: Option<&Auth>, diagnostics: &mut Diagnostics) {
-    if let (Some(Located { value: StickyBy::Key, at }), Some(Auth::Open)) = (raw.sticky_by.given(), auth) {
+    let Some(Located { value, at }) = raw.sticky_by.given() else { return };
+    if let (StickyBy::Key, Some(Auth::Open)) = (value, auth) {
         let message = format!("`sticky_by`: {} takes calls without a key, so there is none to go by", label(raw));
         diagnostics.error_with(at.clone(), message, "write \"address\" or \"header:<name>\", or set auth = true");
+    } else if is_one_deployment(raw) {
+        let message = format!("`sticky_by` has no effect: {} has one deployment, which gets all calls", label(raw));
+        diagnostics.warning_with(at.clone(), message, "delete it, or add [[service.deployment]] tables to choose from");
+    }
+}
+
+/// Whether there is one for certain: what could not be read may be more.
+fn is_one_deployment(raw: &RawService) -> bool {
+    match &raw.deployments {
+        Field::Given(deployments) => deployments.value.len() == 1,
+        Field::Absent => raw.target.replicas.given().is_some() || raw.target.dns.given().is_some(),
+        Field::Invalid => false,
     }
 }
 

@@ -46,11 +46,12 @@ impl FromStr for DnsTarget {
         // Underscores begin the first two labels of SRV names, and stand in names Docker Compose gives to containers.
         let plain = name.strip_prefix('_').map_or_else(|| name.clone(), |rest| rest.replacen("._", ".", 1));
         check_dns_name(plain.strip_suffix('.').unwrap_or(&plain), "-_").map_err(|why| problem(&why))?;
-        let digits = |port: &&str| port.bytes().all(|byte| byte.is_ascii_digit());
+        // `+1` and `05` are numbers too, but no way to write a port: such a value is a slip.
+        let plain = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && !port.starts_with('0');
         match port {
-            Some(port) => match port.parse::<u16>().ok().filter(|number| digits(&port) && *number != 0) {
+            Some(port) => match port.parse().ok().filter(|_| plain(port)) {
                 Some(port) => Ok(Self::Host { host: name, port }),
-                None => Err(problem("a port is 1 to 65535")),
+                None => Err(problem("a port is 1 to 65535, without zeros before it")),
             },
             None if name.starts_with('_') => Ok(Self::Service { name }),
             None => Err(problem("the port is missing").remedy(format!("write {}", quoted(&format!("{name}:5001"))))),
@@ -78,6 +79,7 @@ mod tests {
             "models",
             "models:",
             "models:0",
+            "a:05",
             "models:65536",
             "models:+1",
             ":5001",

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::measure;
 use crate::config::diagnostic::{Problem, quoted};
 
 const LONGEST: usize = 32;
@@ -83,8 +84,12 @@ impl FromStr for KeyName {
     type Err = Problem;
 
     fn from_str(text: &str) -> Result<Self, Problem> {
-        let sound = is_short_name(text);
-        if sound { Ok(Self(text.to_owned())) } else { Err(problem(text, "a key's name", SHORT, is_short_name)) }
+        if is_short_name(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            // What was found is not shown: it may be the key itself, pasted by mistake.
+            Err(Problem::new(format!("expected a key's name ({SHORT})")).found(measure(text)))
+        }
     }
 }
 
