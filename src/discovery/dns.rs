@@ -30,15 +30,19 @@ pub use resolver::{LookupError, Resolver};
 /// memory of every front end.
 pub const MAX_ADDRESSES: usize = 1000;
 
+/// Addresses of a target, or of a name, while they are gathered: one more than may be, which shows that there are more.
+const GATHERED: usize = MAX_ADDRESSES + 1;
+
+/// Addresses remembered for the hosts of a service, of all together. Hosts may share addresses, so they are more than
+/// the target has.
+const MAX_KNOWN: usize = 4 * MAX_ADDRESSES;
+
 /// What is believed for as long as this: answers that come without a time to live, such as those of `/etc/hosts`, and
 /// such as are incomplete.
 const SHORT_TTL: Duration = Duration::from_secs(5);
 
 /// Hosts of a service looked up at a time, each by two questions.
 const AT_ONCE: usize = 16;
-
-/// Aliases on the way to SRV records that are followed.
-const MAX_ALIASES: usize = 8;
 
 /// How long what takes.
 #[derive(Clone, Copy, Debug)]
@@ -133,11 +137,11 @@ impl<'a> Follower<'a> {
         if let Some(wait) = self.doubt(&found) {
             return wait;
         }
-        let left_out = found.cut();
-        if left_out > 0 && !self.was_cut {
-            tracing::warn!(dns = %target, left_out, "DNS names more than {MAX_ADDRESSES} replicas");
+        let was_cut = found.cut();
+        if was_cut && !self.was_cut {
+            tracing::warn!(dns = %target, "DNS names more than {MAX_ADDRESSES} replicas; the lowest are taken");
         }
-        self.was_cut = left_out > 0;
+        self.was_cut = was_cut;
         let wait = found.ttl.clamp(self.pace.soonest, self.pace.latest);
         if self.published.as_ref() != Some(&found.addresses) {
             publish(found.replicas());
@@ -200,13 +204,23 @@ struct Found {
 }
 
 impl Found {
-    /// Keeps no more than [`MAX_ADDRESSES`], always the same ones; says how many went.
-    fn cut(&mut self) -> usize {
-        let left_out = self.addresses.len().saturating_sub(MAX_ADDRESSES);
-        for _ in 0..left_out {
+    /// Adds each of `ips` at each of `ports`, in ascending order: what two answers hold is multiplied by host, and
+    /// must not fill the memory meanwhile.
+    fn add(&mut self, ips: &BTreeSet<IpAddr>, ports: &BTreeSet<u16>) {
+        for address in ips.iter().flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port))) {
+            if !insert_low(&mut self.addresses, address, GATHERED) {
+                return;
+            }
+        }
+    }
+
+    /// Keeps no more than [`MAX_ADDRESSES`], always the same ones; says whether there were more.
+    fn cut(&mut self) -> bool {
+        let are_more = self.addresses.len() > MAX_ADDRESSES;
+        while self.addresses.len() > MAX_ADDRESSES {
             self.addresses.pop_last();
         }
-        left_out
+        are_more
     }
 
     fn replicas(&self) -> Vec<ReplicaAddress> {
@@ -262,8 +276,8 @@ impl Lookup {
     async fn service(&self, service: &str) -> Result<Found, LookupError> {
         let mut missing = Missing::default();
         for name in self.view.names(service)? {
-            match self.service_records(&name).await {
-                Ok(answer) if has_srv(&answer) => {
+            match self.view.ask(&name, RecordType::SRV, self.deadline).await {
+                Ok(answer) if !answer.records.is_empty() => {
                     let mut found = self.service_hosts(answer).await?;
                     found.known.insert((name, RecordType::SRV), Vec::new());
                     return Ok(found);
@@ -275,35 +289,17 @@ impl Lookup {
         missing.into_outcome()
     }
 
-    /// The SRV records of `name`, or of the name it is an alias of. hickory follows aliases, but from an answer that
-    /// holds an alias and its SRV records it goes on to the host in the record, and reports the records of that, which
-    /// has none, as absent. So absence is believed of a name that is no alias.
-    async fn service_records(&self, name: &Name) -> Result<Answer, LookupError> {
-        let mut name = name.clone();
-        let mut ttl = None;
-        for _ in 0..MAX_ALIASES {
-            let mut answer = self.view.ask(&name, RecordType::SRV, self.deadline).await?;
-            answer.ttl = shorter(answer.ttl, ttl);
-            if has_srv(&answer) {
-                return Ok(answer);
-            }
-            let alias = self.view.ask(&name, RecordType::CNAME, self.deadline).await?;
-            let Some(other) = alias.records.iter().find_map(alias_of) else { return Ok(answer) };
-            name = other.clone();
-            ttl = shorter(alias.ttl, ttl);
-        }
-        Ok(Answer::default())
-    }
-
     async fn service_hosts(&self, answer: Answer) -> Result<Found, LookupError> {
         let mut found = Found { ttl: answer.ttl.unwrap_or(SHORT_TTL), ..Found::default() };
         let ports = ports_by_host(&answer.records);
+        let mut given = given_along(&answer.additionals);
+        let mut remembered = Remembered::default();
         let mut hosts = ports.keys();
         let mut looking = JoinSet::new();
         let mut failure = None;
         loop {
             for host in hosts.by_ref().take(AT_ONCE - looking.len()) {
-                let (lookup, host, given) = (self.clone(), host.clone(), given_along(&answer, host));
+                let (lookup, host, given) = (self.clone(), host.clone(), given.remove(host));
                 looking.spawn(async move {
                     let outcome = match given {
                         Some(given) => Ok(given),
@@ -314,13 +310,11 @@ impl Lookup {
             }
             match looking.join_next().await {
                 Some(Ok((host, Ok(Addresses { ips, ttl, known })))) => {
-                    let ports = ports.get(&host).into_iter().flatten();
-                    // One more than may be: the product of what two answers hold must not fill the memory, and be told.
-                    let addresses =
-                        ports.flat_map(|port| ips.iter().map(|ip| SocketAddr::new(*ip, *port))).take(MAX_ADDRESSES + 1);
-                    found.addresses.extend(addresses);
+                    if let Some(ports) = ports.get(&host) {
+                        found.add(&ips, ports);
+                    }
                     found.ttl = found.ttl.min(ttl);
-                    found.known.extend(known);
+                    remembered.add(known);
                 }
                 Some(Ok((_, Err(error)))) => failure = Some(error),
                 // A bug in one question, which has been reported, is worth no more than its failure.
@@ -328,6 +322,7 @@ impl Lookup {
                 None => break,
             }
         }
+        found.known = remembered.into_known();
         match failure {
             Some(error) if found.addresses.is_empty() => Err(error),
             Some(_) => {
@@ -402,18 +397,66 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn add(&mut self, name: &Name, kind: RecordType, ips: Vec<IpAddr>, ttl: Duration) {
-        self.ips.extend(&ips);
+    /// Adds the lowest of `ips`, so that they are always the same ones.
+    fn add(&mut self, name: &Name, kind: RecordType, ips: impl IntoIterator<Item = IpAddr>, ttl: Duration) {
+        let mut lowest = BTreeSet::new();
+        for ip in ips {
+            insert_low(&mut lowest, ip, GATHERED);
+        }
+        for ip in &lowest {
+            insert_low(&mut self.ips, *ip, GATHERED);
+        }
         self.ttl = self.ttl.min(ttl);
-        self.known.insert((name.clone(), kind), ips);
+        self.known.insert((name.clone(), kind), lowest.into_iter().collect());
     }
 
     /// Goes on with what a question was answered with before.
     fn keep(&mut self, name: &Name, kind: RecordType, known: &Known) {
         if let Some(ips) = known.get(&(name.clone(), kind)) {
-            self.add(name, kind, ips.clone(), SHORT_TTL);
+            self.add(name, kind, ips.iter().copied(), SHORT_TTL);
         }
     }
+}
+
+/// What the hosts of a service have, for the next lookup: of every question that it had addresses, and the lowest
+/// [`MAX_KNOWN`] of all those.
+#[derive(Debug, Default)]
+struct Remembered {
+    questions: Known,
+    ips: BTreeSet<(IpAddr, Name, RecordType)>,
+}
+
+impl Remembered {
+    fn add(&mut self, known: Known) {
+        for ((name, kind), ips) in known {
+            for ip in ips {
+                if !insert_low(&mut self.ips, (ip, name.clone(), kind), MAX_KNOWN) {
+                    break;
+                }
+            }
+            self.questions.insert((name, kind), Vec::new());
+        }
+    }
+
+    fn into_known(self) -> Known {
+        let mut known = self.questions;
+        for (ip, name, kind) in self.ips {
+            known.entry((name, kind)).or_default().push(ip);
+        }
+        known
+    }
+}
+
+/// Inserts `item` unless `set` has `most` lower ones; then no higher item has to be tried.
+fn insert_low<T: Ord>(set: &mut BTreeSet<T>, item: T, most: usize) -> bool {
+    if set.len() >= most && set.last().is_some_and(|last| item > *last) {
+        return false;
+    }
+    set.insert(item);
+    if set.len() > most {
+        set.pop_last();
+    }
+    true
 }
 
 /// How it stands with the names that were asked for in vain, of those that a short name may stand for.
@@ -450,17 +493,6 @@ fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     one.into_iter().chain(other).min()
 }
 
-fn alias_of(record: &Record) -> Option<&Name> {
-    match &record.data {
-        RData::CNAME(alias) => Some(&alias.0),
-        _ => None,
-    }
-}
-
-fn has_srv(answer: &Answer) -> bool {
-    answer.records.iter().any(|record| matches!(record.data, RData::SRV(_)))
-}
-
 /// The ports by host, of the records of the lowest priority. The host `.` says that there is no service (RFC 2782).
 fn ports_by_host(records: &[Record]) -> BTreeMap<Name, BTreeSet<u16>> {
     let all = || {
@@ -479,18 +511,23 @@ fn ports_by_host(records: &[Record]) -> BTreeMap<Name, BTreeSet<u16>> {
     ports
 }
 
-/// The addresses of `host` that the name server gave along with the SRV records, which RFC 2782 allows in place of
-/// asking for them.
-fn given_along(answer: &Answer, host: &Name) -> Option<Addresses> {
-    let mut given = Addresses { ttl: Duration::MAX, ..Addresses::default() };
-    for kind in [RecordType::A, RecordType::AAAA] {
-        let records = || answer.additionals.iter().filter(|it| it.name == *host && it.record_type() == kind);
-        let ips: Vec<IpAddr> = records().filter_map(ip_of).collect();
-        if let (false, Some(ttl)) = (ips.is_empty(), records().map(|record| record.ttl).min()) {
-            given.add(host, kind, ips, Duration::from_secs(ttl.into()));
+/// The addresses by host that the name server gave along with the SRV records, which RFC 2782 allows in place of asking
+/// for them.
+fn given_along(additionals: &[Record]) -> HashMap<Name, Addresses> {
+    let mut records = HashMap::<(&Name, RecordType), (Vec<IpAddr>, u32)>::new();
+    for record in additionals {
+        if let Some(ip) = ip_of(record) {
+            let (ips, ttl) = records.entry((&record.name, record.record_type())).or_insert((Vec::new(), u32::MAX));
+            ips.push(ip);
+            *ttl = record.ttl.min(*ttl);
         }
     }
-    (!given.ips.is_empty()).then_some(given)
+    let mut given = HashMap::<Name, Addresses>::new();
+    for ((host, kind), (ips, ttl)) in records {
+        let none = || Addresses { ttl: Duration::MAX, ..Addresses::default() };
+        given.entry(host.clone()).or_insert_with(none).add(host, kind, ips, Duration::from_secs(ttl.into()));
+    }
+    given
 }
 
 /// The address in an A or AAAA record, if a replica can have it: `0.0.0.0` would lead to this very host.

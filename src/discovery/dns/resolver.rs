@@ -1,8 +1,9 @@
 //! Questions to name servers, and their answers. What the answers mean for a deployment is decided above.
 //!
-//! hickory speaks the protocol: one of its resolvers a name server, without its cache, since times to live are counted
-//! above; without its search list, which would take a name's failure for its absence; and without its choice of servers,
-//! which would end at the first that refuses.
+//! hickory speaks the protocol: one of its pools a name server, without its cache, since times to live are counted
+//! above; without its search list, which would take a name's failure for its absence; without its choice of servers,
+//! which would end at the first that refuses; and without its way with aliases, which takes a loop of them, and records
+//! of other names, for an absence.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,15 +11,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Name, Record, RecordType};
+use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer, RetryDnsHandle};
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
+use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, ResponseCode};
+use hickory_resolver::proto::rr::domain::usage;
+use hickory_resolver::proto::rr::rdata::{A, AAAA};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use tokio::time::{Instant, timeout_at};
 
 use super::system::{Conf, Files, Hosts, Stamps};
+use super::{ip_of, shorter};
 use crate::config::Dns;
 
 /// How long a name server may take while there is another to ask.
@@ -26,6 +31,9 @@ const SERVER_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How long hickory waits for one server. It repeats a question over UDP by itself meanwhile.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Aliases on the way to records that are followed.
+const MAX_ALIASES: usize = 8;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -42,6 +50,8 @@ pub enum LookupError {
     Refused { server: SocketAddr, name: String, code: String },
     #[error("the name server {server} answers for {name} what cannot be used: {why}")]
     Unusable { server: SocketAddr, name: String, why: String },
+    #[error("what the name server {server} answers for {name} leads nowhere: {why}")]
+    Nowhere { server: SocketAddr, name: String, why: &'static str },
 }
 
 impl LookupError {
@@ -52,12 +62,17 @@ impl LookupError {
             Self::NoServer(_) => "write \"nameserver <address>\" into /etc/resolv.conf, or set [dns] servers",
             Self::Silent(_) | Self::Unreachable { .. } => "try again, or correct [dns] servers or /etc/resolv.conf",
             Self::Refused { .. } | Self::Unusable { .. } => "try again, or look at the log of that name server",
+            Self::Nowhere { .. } => "correct the records of that name",
         }
     }
 
     /// Whether the name server works, as far as this tells, and only this name has a failure.
     pub(super) fn concerns_one_name(&self) -> bool {
-        matches!(self, Self::Refused { code, .. } if *code == rcode(ResponseCode::ServFail))
+        match self {
+            Self::Refused { code, .. } => *code == rcode(ResponseCode::ServFail),
+            Self::Nowhere { .. } => true,
+            _ => false,
+        }
     }
 }
 
@@ -128,16 +143,18 @@ pub(super) struct View {
 
 struct Server {
     address: SocketAddr,
-    hickory: TokioResolver,
+    hickory: RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>,
+    options: DnsRequestOptions,
 }
 
 /// What a name server said: that there are these records, or none.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
+    /// Of the kind that was asked for, and of the name or what it is an alias of. Some can be used, if there are any.
     pub records: Vec<Record>,
     /// Records that were not asked for but may be of use.
     pub additionals: Vec<Record>,
-    /// The shortest of all records; of an absence what the zone says (RFC 2308), if it does.
+    /// The shortest of all records and aliases; of an absence what the zone says (RFC 2308), if it does.
     pub ttl: Option<Duration>,
 }
 
@@ -145,8 +162,8 @@ impl View {
     fn new(conf: Conf, hosts: Arc<Hosts>, stamps: Stamps, mut trouble: String) -> Self {
         let mut servers = Vec::new();
         for address in &conf.servers {
-            match hickory(*address) {
-                Ok(hickory) => servers.push(Server { address: *address, hickory }),
+            match Server::new(*address) {
+                Ok(server) => servers.push(server),
                 Err(error) => trouble = error.to_string(),
             }
         }
@@ -174,6 +191,9 @@ impl View {
 
     /// Asks one server after the other until one answers. That a name does not exist is an answer.
     pub async fn ask(&self, name: &Name, kind: RecordType, deadline: Instant) -> Result<Answer, LookupError> {
+        if let Some(answer) = known_to_all(name, kind) {
+            return Ok(answer);
+        }
         let first = self.first.load(Relaxed);
         let by_turns = self.servers.iter().enumerate().cycle().skip(first).take(self.servers.len());
         let mut failure = LookupError::NoServer(self.trouble.clone());
@@ -194,21 +214,80 @@ impl View {
 }
 
 impl Server {
+    fn new(address: SocketAddr) -> Result<Self, NetError> {
+        let mut config = NameServerConfig::udp_and_tcp(address.ip());
+        config.connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+        for connection in &mut config.connections {
+            connection.port = address.port();
+        }
+        let mut settings = ResolverOpts::default();
+        settings.timeout = EXCHANGE_TIMEOUT;
+        let mut options = DnsRequestOptions::default();
+        options.recursion_desired = settings.recursion_desired;
+        options.use_edns = settings.edns0;
+        options.edns_payload_len = settings.edns_payload_len;
+        let context = Arc::new(PoolContext::new(settings, TlsConfig::new()?));
+        let pool = NameServerPool::from_config([config], context, TokioRuntimeProvider::default());
+        // An answer that cannot be read is asked for once more.
+        Ok(Self { address, hickory: RetryDnsHandle::new(pool, 1), options })
+    }
+
+    /// Asks for `name`, and for what it is an alias of as long as the records of that are not given along.
+    ///
+    /// Only a server that says so has no records. A way that does not end, or ends at nothing that can be used, is a
+    /// mistake in what somebody wrote, and must not end the replicas that are there.
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<Answer, LookupError> {
+        let nowhere = |why| Err(LookupError::Nowhere { server: self.address, name: name.to_ascii(), why });
+        let (mut owner, mut aliases, mut ttl) = (name.clone(), 0, None);
+        loop {
+            let Some(response) = self.exchange(&owner, kind, &mut ttl).await? else {
+                return Ok(Answer { ttl, ..Answer::default() });
+            };
+            let followed = aliases;
+            while let Some((alias, other)) = response.answers.iter().find_map(|record| alias_of(record, &owner)) {
+                aliases += 1;
+                if aliases > MAX_ALIASES {
+                    return nowhere("its aliases go round in a circle, or are more than 8");
+                }
+                ttl = shorter(ttl, Some(ttl_of(alias)));
+                owner = other.clone();
+            }
+            let is_asked_for = |it: &&Record| it.name == owner && it.record_type() == kind;
+            let records: Vec<Record> = response.answers.iter().filter(is_asked_for).cloned().collect();
+            if records.iter().any(is_usable) {
+                let ttl = shorter(ttl, records.iter().map(ttl_of).min());
+                return Ok(Answer { records, additionals: response.into_message().additionals, ttl });
+            }
+            if !records.is_empty() {
+                return nowhere("no replica can be where its records say");
+            }
+            if aliases == followed {
+                return nowhere("the records are of another name or kind");
+            }
+        }
+    }
+
+    /// One question: what was said, or nothing if that is that there are no records, for `ttl` at most.
+    async fn exchange(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        ttl: &mut Option<Duration>,
+    ) -> Result<Option<DnsResponse>, LookupError> {
         let server = self.address;
         let refused = |code| LookupError::Refused { server, name: name.to_ascii(), code: rcode(code) };
-        let why = match self.hickory.lookup(name.clone(), kind).await {
-            Ok(found) => {
-                let (records, additionals) = (found.answers().to_vec(), found.additionals().to_vec());
-                let ttl = records.iter().map(|record| Duration::from_secs(record.ttl.into())).min();
-                return Ok(Answer { records, additionals, ttl });
-            }
+        let query = Query::query(name.clone(), kind);
+        let why = match self.hickory.lookup(query, self.options).first_answer().await {
+            Ok(response) => match response.response_code {
+                // With NXDOMAIN it is the end of the aliases that does not exist.
+                ResponseCode::NoError | ResponseCode::NXDomain => return Ok(Some(response)),
+                code => return Err(refused(code)),
+            },
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
-                // A server that is not meant to be asked names others in place of an answer.
-                ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => "it names other servers".to_owned(),
+                ResponseCode::NoError if names_others(&none) => "it names other servers".to_owned(),
                 ResponseCode::NoError | ResponseCode::NXDomain => {
-                    let ttl = none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into()));
-                    return Ok(Answer { ttl, ..Answer::default() });
+                    *ttl = shorter(*ttl, none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into())));
+                    return Ok(None);
                 }
                 code => return Err(refused(code)),
             },
@@ -221,6 +300,49 @@ impl Server {
     }
 }
 
+/// Whether it is a server that is not meant to be asked, and names others in place of an answer.
+fn names_others(none: &NoRecords) -> bool {
+    none.soa.is_none() && none.ns.is_some()
+}
+
+/// The names that no name server is to be asked for (RFC 6761, RFC 7686).
+fn known_to_all(name: &Name, kind: RecordType) -> Option<Answer> {
+    if usage::INVALID.zone_of(name) || usage::ONION.zone_of(name) {
+        return Some(Answer::default());
+    }
+    if !usage::LOCALHOST.zone_of(name) {
+        return None;
+    }
+    let data = match kind {
+        RecordType::A => Some(RData::A(A::new(127, 0, 0, 1))),
+        RecordType::AAAA => Some(RData::AAAA(AAAA::new(0, 0, 0, 0, 0, 0, 0, 1))),
+        _ => None,
+    };
+    let records = data.into_iter().map(|data| Record::from_rdata(name.clone(), u32::MAX, data)).collect();
+    Some(Answer { records, additionals: Vec::new(), ttl: Some(Duration::MAX) })
+}
+
+/// The record that makes `name` an alias, and of what, if it is this one.
+fn alias_of<'a>(record: &'a Record, name: &Name) -> Option<(&'a Record, &'a Name)> {
+    match &record.data {
+        RData::CNAME(alias) if record.name == *name => Some((record, &alias.0)),
+        _ => None,
+    }
+}
+
+fn ttl_of(record: &Record) -> Duration {
+    Duration::from_secs(record.ttl.into())
+}
+
+/// Whether it says where a replica may be, or, as the host `.` of a service does (RFC 2782), that there is none.
+fn is_usable(record: &Record) -> bool {
+    match &record.data {
+        RData::A(_) | RData::AAAA(_) => ip_of(record).is_some(),
+        RData::SRV(srv) => srv.port != 0 || srv.target.is_root(),
+        _ => true,
+    }
+}
+
 /// A code by the name operators know it by (RFC 1035, section 4.1.1).
 fn rcode(code: ResponseCode) -> String {
     match code {
@@ -230,21 +352,4 @@ fn rcode(code: ResponseCode) -> String {
         ResponseCode::Refused => "REFUSED".to_owned(),
         other => format!("\"{other}\""),
     }
-}
-
-fn hickory(server: SocketAddr) -> Result<TokioResolver, NetError> {
-    let mut config = NameServerConfig::udp_and_tcp(server.ip());
-    config.connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
-    for connection in &mut config.connections {
-        connection.port = server.port();
-    }
-    let config = ResolverConfig::from_parts(None, Vec::new(), vec![config]);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    let options: &mut ResolverOpts = builder.options_mut();
-    options.cache_size = 0;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.timeout = EXCHANGE_TIMEOUT;
-    // An answer that cannot be read is asked for once more.
-    options.attempts = 1;
-    builder.build()
 }

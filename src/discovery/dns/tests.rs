@@ -202,6 +202,125 @@ async fn a_long_answer_comes_over_tcp_and_what_is_too_much_is_cut() {
 }
 
 #[tokio::test]
+async fn a_service_with_too_many_addresses_is_bounded_over_all_its_hosts_and_ports() {
+    let stub = Stub::start().await;
+    let name = "_http._tcp.models.";
+    let hosts = ["f.", "e.", "d.", "c.", "b.", "a."];
+    let records = hosts.iter().flat_map(|host| [service(name, 5, 0, 2, host), service(name, 5, 0, 1, host)]).collect();
+    stub.set(name, RecordType::SRV, Reply::Records(records, Vec::new()));
+    // Each host has every sixth address, so that the lowest are of all of them.
+    for (nth, host) in hosts.iter().enumerate() {
+        let ips = (0..1100_usize).rev().map(|n| n * hosts.len() + nth).map(|n| format!("10.0.{}.{}", n / 256, n % 256));
+        stub.set(host, RecordType::A, Reply::Long(ips.map(|ip| address(host, 5, &ip)).collect()));
+        stub.set(host, RecordType::AAAA, Reply::NoData(1));
+    }
+    let resolver = Resolver::with_servers(&[stub.address]);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut found = look_up_by(deadline, &resolver, &target(name), &Arc::default()).await.unwrap();
+    assert_eq!(found.addresses.len(), MAX_ADDRESSES + 1);
+    assert_eq!(found.known.values().map(Vec::len).sum::<usize>(), MAX_KNOWN);
+    assert!(hosts.iter().all(|host| found.known.contains_key(&(stub::name_of(host), RecordType::A))));
+    assert!(found.cut());
+    let lowest = (0..MAX_ADDRESSES / 2)
+        .flat_map(|n| [1, 2].map(|port| format!("10.0.{}.{}:{port}", n / 256, n % 256)))
+        .collect::<Vec<_>>();
+    assert_eq!(shown(&found.replicas()), lowest);
+}
+
+#[test]
+fn what_is_known_of_one_name_is_bounded_and_always_the_same() {
+    let ips = (0..5000_u32).map(|n| IpAddr::V4((0x0a00_0000 + n).into()));
+    let name = stub::name_of(HOST);
+    for ips in [ips.clone().collect::<Vec<_>>(), ips.clone().rev().collect()] {
+        let mut found = Addresses::default();
+        found.add(&name, RecordType::A, ips, SHORT_TTL);
+        let known = &found.known[&(name.clone(), RecordType::A)];
+        assert_eq!((known.len(), found.ips.len()), (MAX_ADDRESSES + 1, MAX_ADDRESSES + 1));
+        assert_eq!(known.last(), Some(&IpAddr::V4((0x0a00_0000 + 1000).into())));
+    }
+}
+
+/// Answers about `name` that are neither replicas nor an absence.
+fn leading_nowhere(name: &str, kind: RecordType) -> Vec<(&'static str, Vec<Record>)> {
+    let record = |name: &str, ip: &str| match kind {
+        RecordType::SRV => service(name, 0, 0, 1, "a."),
+        _ => address(name, 0, ip),
+    };
+    let ip = if kind == RecordType::AAAA { "fd00::1" } else { "10.0.0.1" };
+    let useless = match kind {
+        RecordType::A => vec![address(name, 0, "0.0.0.0"), address(name, 0, "224.0.0.1")],
+        RecordType::AAAA => vec![address(name, 0, "::"), address(name, 0, "ff02::1")],
+        _ => vec![service(name, 0, 0, 0, "a.")],
+    };
+    let mut chain = vec![alias(name, "n0.")];
+    chain.extend((0..8).map(|n| alias(&format!("n{n}."), &format!("n{}.", n + 1))));
+    chain.push(record("n8.", ip));
+    vec![
+        ("circle", vec![alias(name, name)]),
+        ("circle", vec![alias(name, "n0."), alias("n0.", name)]),
+        ("circle", chain),
+        ("another name", vec![record("other.", ip)]),
+        ("no replica", useless),
+    ]
+}
+
+#[tokio::test]
+async fn an_answer_that_leads_nowhere_ends_no_replica() {
+    local(async {
+        for (text, kinds) in
+            [("models.svc.:1", vec![RecordType::A, RecordType::AAAA]), ("_http._tcp.models.", vec![RecordType::SRV])]
+        {
+            let stub = Stub::start().await;
+            let name = text.trim_end_matches(":1");
+            stub.set("a.", RecordType::A, Reply::Records(vec![address("a.", 0, "10.0.0.1")], Vec::new()));
+            stub.set("a.", RecordType::AAAA, Reply::NoData(1));
+            stub.set_addresses(name, 0, &["10.0.0.1"]);
+            stub.set(name, RecordType::SRV, Reply::Records(vec![service(name, 0, 0, 1, "a.")], Vec::new()));
+            let sets = follow_stub(&stub, text);
+            assert_eq!(sets.nth(1).await, ["10.0.0.1:1"]);
+            let count = leading_nowhere(name, RecordType::A).len();
+            for nth in 0..count {
+                let mut expected = "";
+                for kind in &kinds {
+                    let (why, records) = leading_nowhere(name, *kind).swap_remove(nth);
+                    stub.set(name, *kind, Reply::Records(records, Vec::new()));
+                    expected = why;
+                }
+                let error = looked_up(&stub, text).await.unwrap_err().to_string();
+                assert!(error.contains("leads nowhere") && error.contains(expected), "{text} {nth}: {error}");
+            }
+            // Longer than it takes to believe an absence.
+            sleep(QUICK.confirm * 2).await;
+            assert_eq!(sets.all().len(), 1);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn aliases_are_followed_over_several_answers_and_may_end_at_nothing() {
+    let stub = Stub::start().await;
+    for kind in [RecordType::A, RecordType::AAAA] {
+        for n in 0..7 {
+            let (from, to) = (format!("n{n}."), format!("n{}.", n + 1));
+            stub.set(&from, kind, Reply::Records(vec![alias(&from, &to)], Vec::new()));
+        }
+        stub.set(HOST, kind, Reply::Records(vec![alias(HOST, "n0.")], Vec::new()));
+    }
+    assert_eq!(looked_up(&stub, "models.svc.:1").await.unwrap(), [""; 0]);
+    stub.set_addresses("n7.", 5, &["10.0.0.1"]);
+    assert_eq!(looked_up(&stub, "models.svc.:1").await.unwrap(), ["10.0.0.1:1"]);
+}
+
+#[tokio::test]
+async fn the_names_of_this_host_are_not_asked_for() {
+    let stub = Stub::start().await;
+    assert_eq!(looked_up(&stub, "localhost:1").await.unwrap(), ["127.0.0.1:1", "[::1]:1"]);
+    assert_eq!(looked_up(&stub, "models.invalid:1").await.unwrap(), [""; 0]);
+    assert_eq!(stub.asked(), []);
+}
+
+#[tokio::test]
 async fn a_change_is_published_once_and_an_order_is_no_change() {
     local(async {
         let stub = Stub::start().await;
