@@ -139,7 +139,7 @@ impl<'a> Follower<'a> {
         }
         let was_cut = found.cut();
         if was_cut && !self.was_cut {
-            tracing::warn!(dns = %target, "DNS names more than {MAX_ADDRESSES} replicas; the lowest addresses are taken");
+            tracing::warn!(dns = %target, "DNS names more than {MAX_ADDRESSES} replicas; the lowest are taken");
         }
         self.was_cut = was_cut;
         let wait = found.ttl.clamp(self.pace.soonest, self.pace.latest);
@@ -204,7 +204,7 @@ struct Found {
 }
 
 impl Found {
-    /// Adds each of `ips`, which ascend, at each of `ports`: what two answers hold is multiplied, once for each host, and
+    /// Adds each of `ips` at each of `ports`, in ascending order: what two answers hold is multiplied by host, and
     /// must not fill the memory meanwhile.
     fn add(&mut self, ips: &BTreeSet<IpAddr>, ports: &BTreeSet<u16>) {
         for address in ips.iter().flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port))) {

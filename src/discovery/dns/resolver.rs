@@ -150,7 +150,7 @@ struct Server {
 /// What a name server said: that there are these records, or none.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    /// Of the kind that was asked for, and of the name or the one it is an alias of. Some can be used, if there are any.
+    /// Of the kind that was asked for, and of the name or what it is an alias of. Some can be used, if there are any.
     pub records: Vec<Record>,
     /// Records that were not asked for but may be of use.
     pub additionals: Vec<Record>,
