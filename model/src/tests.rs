@@ -365,9 +365,19 @@ fn those_who_go_make_room_in_the_queue() {
     });
 }
 
-/// What a request does, with `loans` in reach: takes a permit that is free, or else one that is lent.
-fn take_or_recall(worker: &Arc<Worker>, loans: &Loans<Worker>) -> Option<Permit<Worker>> {
-    worker.take().or_else(|| loans.recall(|lent| lent.permits().is_open()))
+/// What a request does, with `loans` in reach: joins, and asks for a permit that is lent.
+fn join_and_recall(worker: &Arc<Worker>, loans: &Loans<Worker>) -> Result<Waiting<Worker>, Turned> {
+    let recall = || loans.recall(|lent| lent.permits().is_open());
+    match worker.join(Rank::Normal) {
+        Ok(waiting) => {
+            if !worker.lane.is_empty() {
+                recall();
+            }
+            Ok(waiting)
+        }
+        Err(Turned::Away) if recall() => worker.join(Rank::Again),
+        Err(turned) => Err(turned),
+    }
 }
 
 #[test]
@@ -381,7 +391,7 @@ fn a_health_check_keeps_no_permit_from_who_joins() {
             // Its answer never comes: only a request ends it.
             move || block_on(loans.lend(permit))
         });
-        let waiting = worker.lane.join(Rank::Normal, || take_or_recall(&worker, &loans));
+        let waiting = join_and_recall(&worker, &loans);
         drop(waiting.and_then(block_on).unwrap());
         checks.join().unwrap();
         worker.assert_at_rest();
@@ -389,22 +399,26 @@ fn a_health_check_keeps_no_permit_from_who_joins() {
 }
 
 #[test]
-fn a_health_check_is_ended_by_one_of_two_who_want_its_permit() {
+fn who_may_not_wait_has_the_permit_of_a_health_check_all_the_same() {
     check(NO_BOUND, || {
         let worker = Worker::new(1, 0);
         let loans = Arc::new(Loans::new());
         let permit = Permit::take(&worker).unwrap();
-        let checks = thread::spawn({
+        let lent = {
             let loans = Arc::clone(&loans);
-            move || drop(loans.lend(permit))
-        });
-        let other = thread::spawn({
-            let (worker, loans) = (Arc::clone(&worker), Arc::clone(&loans));
-            move || drop(take_or_recall(&worker, &loans).inspect(work))
-        });
-        drop(take_or_recall(&worker, &loans).inspect(work));
-        checks.join().unwrap();
-        other.join().unwrap();
+            thread::spawn(move || {
+                let loan = loans.lend(permit);
+                block_on(loan);
+            })
+        };
+        let mut waiting = join_and_recall(&worker, &loans);
+        while waiting.is_err() {
+            // The loan is not in the book yet.
+            thread::yield_now();
+            waiting = join_and_recall(&worker, &loans);
+        }
+        drop(waiting.and_then(block_on).unwrap());
+        lent.join().unwrap();
         worker.assert_at_rest();
     });
 }
@@ -418,7 +432,7 @@ fn a_health_check_that_ends_gives_its_permit_to_who_waits() {
             let (worker, loans) = (Arc::clone(&worker), Arc::clone(&loans));
             move || drop(Permit::take(&worker).map(|permit| loans.lend(permit)))
         });
-        let waiting = worker.lane.join(Rank::Normal, || take_or_recall(&worker, &loans));
+        let waiting = join_and_recall(&worker, &loans);
         drop(waiting.and_then(block_on).unwrap());
         checks.join().unwrap();
         worker.assert_at_rest();
@@ -431,7 +445,7 @@ fn a_health_check_of_a_slot_that_is_opened_keeps_no_permit_from_who_waits() {
         let worker = Worker::new(1, 1);
         let loans = Arc::new(Loans::new());
         worker.permits.set_open(false);
-        let waiting = worker.lane.join(Rank::Normal, || take_or_recall(&worker, &loans)).unwrap();
+        let waiting = join_and_recall(&worker, &loans).unwrap();
         let checks = thread::spawn({
             let (worker, loans) = (Arc::clone(&worker), Arc::clone(&loans));
             move || block_on(loans.lend(Permit::take(&worker).unwrap()))
@@ -444,7 +458,10 @@ fn a_health_check_of_a_slot_that_is_opened_keeps_no_permit_from_who_waits() {
                     thread::yield_now();
                 }
                 worker.permits.set_open(true);
-                worker.lane.serve(|| take_or_recall(&worker, &loans));
+                worker.lane.serve(|| worker.take());
+                if !worker.lane.is_empty() {
+                    loans.recall(|lent| lent.permits().is_open());
+                }
             }
         });
         drop(block_on(waiting).unwrap());

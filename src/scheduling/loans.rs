@@ -1,19 +1,19 @@
-//! Permits that are kept only until a request needs them, so that a health check never stands in the way of one.
+//! Permits that are kept only until a request needs them, so that a health check never takes the place of one.
 //!
-//! What is lent counts as taken for who looks for a free permit, and as free for who finds none: a request need neither
-//! wait for the borrower to hear of it nor be allowed to wait at all.
+//! What is lent is asked for by whoever finds no free permit and joins the line; its borrower ends what it does and then
+//! gives the permit back, which goes to the head of the line. So a replica never sees a health check and a request at once.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::{Context, Poll};
 
 use super::queue::{Permit, Slot};
-use super::sync::{Arc, AtomicUsize, Mutex, oneshot};
+use super::sync::{Arc, AtomicUsize, Mutex, fence, oneshot};
 
-/// The permits lent of the slots of one lane.
+/// The permits lent of the slots of one lane, but for those that were asked for already.
 #[derive(Debug)]
 pub struct Loans<S: Slot> {
     /// How many there are, as seen without the lock.
@@ -30,7 +30,7 @@ struct Book<S: Slot> {
 #[derive(Debug)]
 struct Entry<S: Slot> {
     number: u64,
-    permit: Permit<S>,
+    slot: Arc<S>,
     /// Never called: that it is dropped tells the borrower.
     _borrower: oneshot::Sender<Infallible>,
 }
@@ -41,32 +41,41 @@ impl<S: Slot> Loans<S> {
         Self { count: AtomicUsize::new(0), book: Mutex::new(book) }
     }
 
-    /// Lends `permit`, unless somebody waits for it: then the loan is over already.
+    /// Whether nothing is lent that could be asked for.
+    pub fn is_none(&self) -> bool {
+        self.count.load(Relaxed) == 0
+    }
+
+    /// Lends `permit`. If somebody waits for it, it is asked for at once.
     pub fn lend(&self, permit: Permit<S>) -> Loan<'_, S> {
-        let slot = Arc::clone(permit.slot());
+        let slot = permit.slot();
         let (borrower, recalled) = oneshot::channel();
         let number = self.change(|book| {
             let number = book.next_number;
             book.next_number += 1;
-            book.entries.push(Entry { number, permit, _borrower: borrower });
+            book.entries.push(Entry { number, slot: Arc::clone(slot), _borrower: borrower });
             number
         });
-        let loan = Loan { loans: self, number, recalled };
-        // Who came to wait after the permit was taken, and looked before it was in the book, found neither.
-        slot.lane().serve(|| self.recall(|lent| Arc::ptr_eq(lent, &slot) && slot.permits().is_open()));
-        loan
+        // Who joins the line makes itself seen first and looks for what is lent afterwards, with the same fence between:
+        // so one of the two sees the other.
+        fence(SeqCst);
+        if slot.permits().is_open() && !slot.lane().is_empty() {
+            self.recall(|lent| Arc::ptr_eq(lent, slot));
+        }
+        Loan { loans: self, number, recalled, _permit: permit }
     }
 
-    /// A permit that is lent of a slot that `is_wanted`.
-    pub fn recall(&self, is_wanted: impl Fn(&Arc<S>) -> bool) -> Option<Permit<S>> {
-        if self.count.load(Relaxed) == 0 {
-            return None;
+    /// Asks for a permit that is lent of a slot that `is_wanted`: whether there is one. It is on its way then.
+    pub fn recall(&self, is_wanted: impl Fn(&Arc<S>) -> bool) -> bool {
+        if self.is_none() {
+            return false;
         }
-        let recalled = self.change(|book| {
-            let index = book.entries.iter().position(|entry| is_wanted(entry.permit.slot()))?;
+        let entry = self.change(|book| {
+            let index = book.entries.iter().position(|entry| is_wanted(&entry.slot))?;
             Some(book.entries.swap_remove(index))
         });
-        recalled.map(|entry| entry.permit)
+        // Outside the lock, because it wakes the borrower.
+        entry.is_some()
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Book<S>) -> T) -> T {
@@ -77,12 +86,13 @@ impl<S: Slot> Loans<S> {
     }
 }
 
-/// A permit that is lent: ready when it was recalled. Dropped, it is given back.
+/// A permit that is lent: ready when it is asked for. Dropped, it is given back.
 #[derive(Debug)]
 pub struct Loan<'a, S: Slot> {
     loans: &'a Loans<S>,
     number: u64,
     recalled: oneshot::Receiver<Infallible>,
+    _permit: Permit<S>,
 }
 
 impl<S: Slot> Future for Loan<'_, S> {
@@ -95,11 +105,7 @@ impl<S: Slot> Future for Loan<'_, S> {
 
 impl<S: Slot> Drop for Loan<'_, S> {
     fn drop(&mut self) {
-        let entry = self.loans.change(|book| {
-            let index = book.entries.iter().position(|entry| entry.number == self.number)?;
-            Some(book.entries.swap_remove(index))
-        });
-        // Outside the lock, because it may go to who waits.
-        drop(entry);
+        self.loans.change(|book| book.entries.retain(|entry| entry.number != self.number));
+        // The permit is given back after this.
     }
 }

@@ -4,6 +4,7 @@
 //! does so under a lock, swaps the snapshot, and has those who wait served.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -168,7 +169,7 @@ impl Replicas {
         let set = self.set.load();
         let others = |replicas: &[Arc<Replica>]| replicas.iter().any(|replica| replica.id() != tried.id());
         let choice = if others(&set.ready) { &set.ready } else { &set.all };
-        self.take_of(choice, Some(tried), now)
+        choose(choice, Some(tried), now)
     }
 
     /// Whether there is any replica but `tried`.
@@ -180,24 +181,38 @@ impl Replicas {
         self.set.load().all.is_empty()
     }
 
-    /// Waits for a permit.
+    /// Waits for a permit. One that a health check has is asked for, and as good as free: who is to have it is let in
+    /// although the queue is full.
     ///
     /// # Errors
     ///
     /// See [`Turned`].
     pub fn join(&self, rank: Rank, now: Instant) -> Result<Waiting<Replica>, Turned> {
-        self.lane.join(rank, || self.take_any(now))
+        let join = |rank| self.lane.join(rank, || self.take_any(now));
+        match join(rank) {
+            Ok(waiting) => {
+                if !self.lane.is_empty() {
+                    self.recall();
+                }
+                Ok(waiting)
+            }
+            Err(Turned::Away) if self.recall() => join(Rank::Again),
+            Err(turned) => Err(turned),
+        }
+    }
+
+    /// Whether a health check has a permit that a request may ask for.
+    pub fn is_any_lent(&self) -> bool {
+        !self.loans.is_none()
+    }
+
+    /// Asks for a permit that a health check has.
+    fn recall(&self) -> bool {
+        self.loans.recall(|replica| replica.is_ready())
     }
 
     fn take_any(&self, now: Instant) -> Option<ReplicaPermit> {
-        self.take_of(&self.set.load().ready, None, now)
-    }
-
-    /// A permit of one of `replicas` but `tried`: one that is free, or else one that a health check holds.
-    fn take_of(&self, replicas: &[Arc<Replica>], tried: Option<&Replica>, now: Instant) -> Option<ReplicaPermit> {
-        let is_one = |replica: &Arc<Replica>| replicas.iter().any(|one| Arc::ptr_eq(one, replica));
-        let is_tried = |replica: &Replica| tried.is_some_and(|tried| tried.id() == replica.id());
-        choose(replicas, tried, now).or_else(|| self.loans.recall(|replica| is_one(replica) && !is_tried(replica)))
+        choose(&self.set.load().ready, None, now)
     }
 
     /// What a request of `rank` can expect if it waits; `None` as long as nothing was measured.
@@ -431,6 +446,11 @@ impl Replicas {
         // What is handed out may come back at once, with news of a failure.
         drop(members);
         self.lane.serve(|| self.take_any(Instant::now()));
+        for _ in 0..self.lane.length() {
+            if !self.recall() {
+                break;
+            }
+        }
     }
 }
 
@@ -473,19 +493,21 @@ impl Replicas {
     }
 
     /// Looks at a replica by `look` without ever standing in the way of a request: `None` if it is busy, which proves
-    /// that it is alive, or if a request has taken the permit that the look had. The replica may have both for the moment
-    /// it takes until the look is dropped; that is shorter than it needs to see that a connection is closed.
+    /// that it is alive, or if a request needs the permit that the look has. That is given back when the look is over and
+    /// its connection closed.
     pub async fn unless_wanted<T>(&self, replica: &Arc<Replica>, look: impl Future<Output = T>) -> Option<T> {
         if replica.limit() == 0 {
             return Some(look.await);
         }
         let is_idle = replica.in_flight() == 0;
         let permit = is_idle.then(|| ReplicaPermit::take(replica)).flatten()?;
-        let recalled = self.loans.lend(permit);
+        let mut loan = pin!(self.loans.lend(permit));
+        // In here, so that it is dropped before the loan.
+        let mut look = pin!(look);
         tokio::select! {
             biased;
-            () = recalled => None,
-            found = look => Some(found),
+            () = loan.as_mut() => None,
+            found = look.as_mut() => Some(found),
         }
     }
 

@@ -28,6 +28,9 @@ use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, ConnectError, Failure};
 /// What a caller is told to wait if nothing is known.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
+/// How long a health check may take to give back a permit that is asked for; it takes a fraction of a millisecond.
+const LOAN: Duration = Duration::from_millis(100);
+
 /// A wait that is expected to take so many times what it may take is not begun.
 const OUT_OF_REACH: u32 = 4;
 
@@ -123,13 +126,14 @@ async fn wait(exchange: &Exchange, rank: Rank, deadline: Instant) -> Result<Opti
     if forecast.is_some_and(|forecast| is_hopeless(&forecast, left, service.max_queue_wait)) {
         return Err(overloaded(Overload::Hopeless));
     }
+    let patience = if replicas.is_any_lent() { service.max_queue_wait.max(LOAN) } else { service.max_queue_wait };
     let waiting = match replicas.join(rank, now) {
         Ok(waiting) => waiting,
         Err(Turned::Away) => return Err(overloaded(Overload::QueueFull)),
         Err(Turned::Elsewhere) => return Ok(None),
     };
     exchange.waits_since.set(Some(now));
-    let called = timeout_at(now + service.max_queue_wait, waiting).await;
+    let called = timeout_at(now + patience, waiting).await;
     exchange.waits_since.set(None);
     exchange.queued.set(exchange.queued.get() + now.elapsed());
     match called {

@@ -392,36 +392,45 @@ async fn nobody_looks_at_one_that_is_busy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_takes_the_permit_of_a_look_without_waiting() {
-    // Nobody may wait here.
+async fn a_request_asks_for_the_permit_of_a_look_although_nobody_may_wait() {
     let replicas = with_queue(0, 1, &[1, 2]);
-    let mut looks = [1, 2].map(|port| (port, at(&replicas, port)));
-    let mut looks: Vec<_> = looks
-        .iter_mut()
-        .map(|(port, replica)| (*port, Box::pin(replicas.unless_wanted(replica, pending::<()>()))))
-        .collect();
-    assert!(looks.iter_mut().all(|(_, look)| poll(look.as_mut()).is_pending()));
-    let permit = take(&replicas).unwrap();
-    for (of, look) in &mut looks {
-        assert_eq!(poll(look.as_mut()).is_ready(), *of == port(&permit), "only the one look is broken off");
-    }
+    let all = [1, 2].map(|port| at(&replicas, port));
+    let mut looks = all.each_ref().map(|replica| Box::pin(replicas.unless_wanted(replica, pending::<()>())));
+    assert!(looks.iter_mut().all(|look| poll(look.as_mut()).is_pending()));
+    assert!(take(&replicas).is_none());
+    let mut waiting = pin!(replicas.join(Rank::Normal, Instant::now()).unwrap());
+    assert!(poll(waiting.as_mut()).is_pending(), "the look is not over yet");
+    let broken_off = looks.iter_mut().map(|look| poll(look.as_mut()).is_ready()).filter(|is_over| *is_over).count();
+    assert_eq!(broken_off, 1);
+    let Poll::Ready(Ok(permit)) = poll(waiting.as_mut()) else { panic!("no permit") };
     drop(looks);
     assert_eq!(permit.slot().in_flight(), 1);
     drop(permit);
     assert!(!replicas.is_busy());
+    assert_eq!(replicas.join(Rank::Normal, Instant::now()).map(drop), Err(Turned::Away), "with nothing lent");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_takes_the_permit_of_a_look_but_not_of_what_it_tried() {
-    let replicas = new(1, &[1, 2]);
-    let (tried, other) = (at(&replicas, 1), at(&replicas, 2));
-    let mut look_at_tried = pin!(replicas.unless_wanted(&tried, pending::<()>()));
-    let mut look_at_other = pin!(replicas.unless_wanted(&other, pending::<()>()));
-    assert!(poll(look_at_tried.as_mut()).is_pending() && poll(look_at_other.as_mut()).is_pending());
-    let permit = replicas.try_take_other(&tried, Instant::now()).unwrap();
-    assert_eq!(port(&permit), 2);
-    assert!(replicas.try_take_other(&tried, Instant::now()).is_none());
-    assert!(poll(look_at_tried).is_pending());
+async fn a_look_is_over_before_its_permit_goes_to_a_request() {
+    struct Connection<'a>(&'a Replica);
+    impl Drop for Connection<'_> {
+        fn drop(&mut self) {
+            assert_eq!(self.0.in_flight(), 1, "still the look's");
+            assert!(self.0.lane().length() > 0, "and the request waits");
+        }
+    }
+    let replicas = new(1, &[1]);
+    let replica = at(&replicas, 1);
+    let connection = Connection(&replica);
+    let mut look = Box::pin(replicas.unless_wanted(&replica, async move {
+        let _connection = connection;
+        pending::<()>().await;
+    }));
+    assert!(poll(look.as_mut()).is_pending());
+    let mut waiting = pin!(replicas.join(Rank::Normal, Instant::now()).unwrap());
+    assert!(poll(look.as_mut()).is_ready());
+    drop(look);
+    assert!(poll(waiting.as_mut()).is_ready());
 }
 
 #[tokio::test(start_paused = true)]
@@ -430,13 +439,14 @@ async fn a_look_at_one_that_is_out_ends_when_it_is_back_and_wanted() {
     let out = at(&replicas, 1);
     replicas.failed(&out, unreachable());
     let permit = take(&replicas).unwrap();
-    let mut look = pin!(replicas.unless_wanted(&out, pending::<()>()));
+    let mut look = Box::pin(replicas.unless_wanted(&out, pending::<()>()));
     assert!(poll(look.as_mut()).is_pending());
     let mut waiting = pin!(replicas.join(Rank::Normal, Instant::now()).unwrap());
     assert!(poll(waiting.as_mut()).is_pending() && poll(look.as_mut()).is_pending());
     replicas.set(&addresses(&[1]));
-    assert!(matches!(poll(waiting.as_mut()), Poll::Ready(Ok(permit)) if port(&permit) == 1));
     assert!(poll(look.as_mut()).is_ready());
+    drop(look);
+    assert!(matches!(poll(waiting.as_mut()), Poll::Ready(Ok(permit)) if port(&permit) == 1));
     drop(permit);
 }
 
