@@ -39,7 +39,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def write_files(work, ports):
+def write_files(work, ports, old):
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
          "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", work / "key.pem",
@@ -73,7 +73,9 @@ def write_files(work, ports):
         '[log]\naccess = true\nformat = "json"\n'
         '[[cname]]\nname = "localhost"\ncert_pem = "cert.pem"\nkey_pem = "key.pem"\n'
         f'[[service]]\nname = "iris"\nprimary_key_sha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"\n'
-        f'replicas = ["http://127.0.0.1:{ports["replica"]}"]\n')
+        f'replicas = ["http://127.0.0.1:{ports["replica"]}"]\n'
+        # The replica is an nginx, which takes what comes; so do the others send it.
+        + ("" if old else "max_concurrent_requests_per_replica = 0\n"))
 
 
 def start(stack, cpu, command, output=subprocess.DEVNULL):
@@ -120,13 +122,14 @@ def main():
     parser.add_argument("--case", choices=CASES, action="append", help="default: all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=40_000)
+    parser.add_argument("--old", action="store_true", help="for a binary that knows no permits")
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/scorefront")
     arguments = parser.parse_args()
 
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ports = {name: free_port() for name in ("replica", "scorefront", "nginx", "haproxy")}
-        write_files(work, ports)
+        write_files(work, ports, arguments.old)
         log = stack.enter_context(open(work / "access.log", "wb"))
         start(stack, 1, ["nginx", "-p", work, "-c", work / "replica.conf"])
         proxies = {
