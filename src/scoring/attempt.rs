@@ -11,8 +11,9 @@ use super::exchange::{Ending, Exchange, Upload};
 use crate::scheduling::{Failure, Replica, ReplicaPermit};
 use crate::upstream::{ConnectError, Endpoint, Times};
 
-/// A replica that opens no connection in less time than this may be well: a packet that is lost is repeated after a second.
-const LEAST_CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// A replica that opens no connection in less time than this may be well. One that lost a packet, which is repeated after a
+/// second, is out for the fraction of a second until it is looked at.
+const LEAST_CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A request that is given up sooner than this shows nothing of a replica, however fast its model is as a rule.
 const LEAST_SILENCE: Duration = Duration::from_millis(100);

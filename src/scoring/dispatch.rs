@@ -177,8 +177,15 @@ async fn another(exchange: &Exchange, failed: &Arc<Replica>, deadline: Instant) 
     if let Some(permit) = deployment.replicas.try_take_other(failed, now) {
         return Ok(permit);
     }
-    let permit = wait(exchange, Rank::Again, deadline).await?.ok_or_else(none)?;
-    if permit.slot().id() == failed.id() { Err(none()) } else { Ok(permit) }
+    // What the failed one has is kept meanwhile, so that it is not called out for this request again.
+    let mut kept = Vec::new();
+    loop {
+        let permit = wait(exchange, Rank::Again, deadline).await?.ok_or_else(none)?;
+        if permit.slot().id() != failed.id() {
+            return Ok(permit);
+        }
+        kept.push(permit);
+    }
 }
 
 /// Nothing of the request left this process.
