@@ -12,9 +12,10 @@
 //! room knows those that lie further down the way, and of those before it at most a small type they hand on, such as
 //! what a handshake settled.
 //!
-//! Beside the way: [`config`] and [`environment`] read the files that are the state, [`discovery`] asks which replicas
-//! there are, [`telemetry`] is what operators see, [`admin`] answers them, [`front_end`] starts and stops it all, [`cli`]
-//! is the command line, [`demo`] a whole cluster in one process. ARCHITECTURE.md says why it is cut this way.
+//! Beside the way: [`config`] and [`environment`] read the files that are the state, [`health`] looks at replicas,
+//! [`discovery`] asks which there are, [`telemetry`] is what operators see, [`admin`] answers them, [`front_end`] starts
+//! and stops it all, [`cli`] is the command line, [`demo`] a whole cluster in one process. ARCHITECTURE.md says why it is
+//! cut this way.
 
 pub mod admin;
 pub mod cli;
