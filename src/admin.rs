@@ -2,6 +2,7 @@
 //! listener and a thread of its own, so that no scrape costs a scoring call anything.
 
 mod metrics;
+pub mod model;
 mod replicas;
 
 use std::convert::Infallible;
