@@ -67,7 +67,7 @@ pub fn store_pair(files: &PairFiles, chain: &[u8], key: &[u8]) -> Result<(), Wri
 }
 
 /// Each belongs to whom the one above it belongs to.
-fn make_directories(directory: &Path) -> io::Result<()> {
+pub(super) fn make_directories(directory: &Path) -> io::Result<()> {
     let above = match directory.parent() {
         Some(above) if above != Path::new("") => above,
         _ => Path::new("."),
@@ -116,7 +116,7 @@ fn beside(file: &Path, content: &[u8], mode: u32) -> Result<NamedTempFile, Write
 
 /// Who owned the file before, or else owns the directory, is who reads it: the front end's user, where root writes. Only
 /// root can give files away; for everybody else the file is their own.
-fn give_to_owner_of(file: &Path, new: &File) {
+pub(super) fn give_to_owner_of(file: &Path, new: &File) {
     let before = fs::metadata(file).or_else(|_| fs::metadata(directory_of(file)));
     if let Ok(before) = before {
         let _ = fchown(new, Some(before.uid()), Some(before.gid()));
@@ -147,7 +147,7 @@ fn put_back(old: Option<NamedTempFile<()>>, file: &Path) {
 }
 
 /// Makes renamings last (fsync(2): "a file's fsync does not ensure that its entry in the directory has reached disk").
-fn sync(directory: &Path) -> Result<(), WriteError> {
+pub(super) fn sync(directory: &Path) -> Result<(), WriteError> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(directory).and_then(|opened| opened.sync_all()).map_err(failed("cannot be written", directory))
 }
@@ -163,7 +163,7 @@ fn directory_of(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new("."))
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WriteError {
+pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WriteError {
     let path = path.to_owned();
     move |error| WriteError { doing, path, error }
 }
