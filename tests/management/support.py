@@ -263,8 +263,12 @@ class Answer:
 
 
 def exchange(connection, method, path, body=None, headers=None):
-    """One request and its whole answer."""
-    connection.request(method, path, body, headers or {})
+    """One request and its whole answer, which may come before all of the request was sent."""
+    try:
+        connection.request(method, path, body, headers or {})
+    except (BrokenPipeError, ConnectionResetError):
+        if not connection.sock:
+            raise
     answer = connection.getresponse()
     fields = {name.lower(): value for name, value in answer.getheaders()}
     return Answer(answer.status, fields, answer.read(), f"{method} {path}")
