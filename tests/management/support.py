@@ -134,8 +134,8 @@ def stop(process, number=signal.SIGTERM, patience=20):
 
 
 def venv(name, requirements):
-    """A virtual environment for the packages that `requirements` pins, kept in the target directory for the next run."""
-    folder = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "management-venvs" / name
+    """Programs of the packages that `requirements` pins, kept in the target directory for the next run."""
+    folder = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / name
     mark = folder / "installed.txt"
     if not mark.exists() or mark.read_bytes() != requirements.read_bytes():
         must([sys.executable, "-m", "venv", "--clear", folder])
