@@ -255,6 +255,9 @@ def judge(case, answer: Answer):
         return
     expect(answer.fields.get("content-type") == "application/json", f"{case.what}: {answer} is {answer.fields.get('content-type')}")
     expect(case.code in (None, answer.code), f"{case.what}: {answer} has not the code {case.code}")
+    error = answer.json["error"]
+    expect(set(error) == {"code", "message", "details"} and all(set(one) == {"code", "message"} for one in error["details"]),
+           f"{case.what}: {answer} is no error of the form code, message, details")
     said = answer.body.decode().lower()
     for word in case.words:
         escaped = json.dumps(word)[1:-1].lower()
