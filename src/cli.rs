@@ -4,6 +4,8 @@ mod admin;
 mod cert;
 mod check;
 mod demo;
+mod env;
+mod output;
 mod reload;
 mod serve;
 
@@ -33,6 +35,8 @@ enum Command {
     Reload(reload::Arguments),
     /// Looks into certificates and keys of every form, and puts them where they are served from
     Cert(cert::Arguments),
+    /// Makes, shows, changes and removes environments: the files of one cluster
+    Env(env::Arguments),
 }
 
 /// Which configuration a command is about.
@@ -58,6 +62,20 @@ impl Configuration {
     }
 }
 
+/// The exit code of wrong usage; clap's own.
+const USAGE: u8 = 2;
+
+/// Arguments that do not go together, where clap cannot tell.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(String);
+
+impl WrongUsage {
+    fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
 /// Runs the command this process was started with.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
@@ -66,9 +84,10 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(arguments),
         Command::Reload(arguments) => reload::run(arguments),
         Command::Cert(arguments) => cert::run(arguments),
+        Command::Env(arguments) => env::run(arguments),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
+        output::err(&format!("error: {error:#}"));
+        if error.is::<WrongUsage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
     })
 }

@@ -4,6 +4,7 @@
 //! Nothing here serves, watches or waits: [`crate::reload`] says when to look, and hands on what was found.
 
 mod configuration;
+pub mod create;
 mod file;
 mod held;
 mod identities;

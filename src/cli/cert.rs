@@ -4,12 +4,15 @@ mod import;
 mod inspect;
 mod key;
 mod password;
-mod say;
+pub(super) mod say;
 mod unpack;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
+
+pub(super) use self::import::cname;
+pub(super) use self::unpack::read;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

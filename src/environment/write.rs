@@ -147,7 +147,7 @@ fn put_back(old: Option<NamedTempFile<()>>, file: &Path) {
 }
 
 /// Makes renamings last (fsync(2): "a file's fsync does not ensure that its entry in the directory has reached disk").
-fn sync(directory: &Path) -> Result<(), WriteError> {
+pub(super) fn sync(directory: &Path) -> Result<(), WriteError> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(directory).and_then(|opened| opened.sync_all()).map_err(failed("cannot be written", directory))
 }
@@ -163,7 +163,7 @@ fn directory_of(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new("."))
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WriteError {
+pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WriteError {
     let path = path.to_owned();
     move |error| WriteError { doing, path, error }
 }

@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     password_file: Option<PathBuf>,
 }
 
-pub(super) fn cname(text: &str) -> Result<CnamePattern, String> {
+pub(in crate::cli) fn cname(text: &str) -> Result<CnamePattern, String> {
     text.parse::<CnamePattern>().map_err(|problem| problem.to_string())
 }
 
