@@ -1,43 +1,60 @@
-//! What operators and their machines ask a running front end: is it alive, is it ready, how is it doing. It has a
-//! listener and a thread of its own, so that no scrape costs a scoring call anything.
+//! What operators and their machines ask a running front end: is it alive, is it ready, how is it doing; and what they
+//! change: the cluster, its services, their keys. It has a listener and a thread of its own, so that nothing that is asked
+//! here costs a scoring call anything.
+//!
+//! The files are the state: a change is written to them, and then taken from them like any other. `router` has the paths;
+//! each of the other files is about what one of them is about.
 
+mod answer;
+mod documented;
+mod environment;
+mod keys;
 mod metrics;
 pub mod model;
+mod operations;
+mod pace;
 mod replicas;
+pub mod router;
+mod services;
+mod settings;
+mod state;
 
-use std::convert::Infallible;
+use std::fmt;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
+use axum::Router;
+use axum::body::Body;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::spawn_local;
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
 
-use crate::config::{self, AdminListen, TlsStatus};
+use crate::config::{self, AdminListen, Config};
 use crate::environment::Token;
+use crate::environment::draft::Draft;
+use crate::environment::report::Taking;
 use crate::listener;
 use crate::reload;
 use crate::scoring::catalog::Catalog;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::SharedTable;
+use answer::Problem;
+use pace::Pace;
 
 /// Connections at a time: a few scrapers, probes and people.
 const MAX_CONNECTIONS: usize = 64;
@@ -46,8 +63,6 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
-
-const PATHS: &str = "/livez, /readyz, /metrics, /v1/certificates, /v1/replicas and /v1/reload";
 
 /// The wait after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -124,24 +139,117 @@ pub struct Admin {
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub token: SharedToken,
     pub reload: reload::Handle,
+    /// The configuration that is served.
+    pub config: Arc<ArcSwap<Config>>,
+    /// Where callers connect.
+    pub bound: Callers,
+    /// The main file.
+    pub main: PathBuf,
+    /// Who makes a change, one at a time, in the order of their coming.
+    turn: Arc<Mutex<()>>,
+    pace: Pace,
+}
+
+/// Where callers connect; the ports are the real ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Callers {
+    pub https: SocketAddr,
+    pub http: Option<SocketAddr>,
+}
+
+/// What the parts of a front end give to [`Admin`].
+pub struct Parts {
+    pub phases: watch::Receiver<Phase>,
+    pub metrics: Arc<Metrics>,
+    pub certificates: SharedTable,
+    pub catalog: Arc<ArcSwap<Catalog>>,
+    pub token: SharedToken,
+    pub reload: reload::Handle,
+    pub config: Arc<ArcSwap<Config>>,
+    pub bound: Callers,
+    pub main: PathBuf,
 }
 
 /// The bearer token that operators send, swapped when its file changes; `None` if none is asked for.
 pub type SharedToken = Arc<ArcSwap<Option<Token>>>;
 
+/// Who asks, as far as the connection tells.
+#[derive(Clone, Debug)]
+pub(crate) enum Peer {
+    Tcp(SocketAddr),
+    /// A process of this user.
+    Unix(Option<u32>),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(Some(uid)) => write!(f, "uid {uid}"),
+            Self::Unix(None) => f.write_str("unix socket"),
+        }
+    }
+}
+
 impl Admin {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { phases, metrics, certificates, catalog, token, reload, config, bound, main } = parts;
+        let (turn, pace) = (Arc::default(), Pace::new());
+        Self { phases, metrics, certificates, catalog, token, reload, config, bound, main, turn, pace }
+    }
+
+    /// Has `edit` make up a change, which is judged whole, written, and served when this is over. It goes on to its end
+    /// also if whoever asked for it does not wait.
+    async fn change<T: Send + 'static>(
+        &self,
+        edit: impl FnOnce(&mut Draft) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let (main, turn, reload) = (self.main.clone(), Arc::clone(&self.turn), self.reload.clone());
+        let change = tokio::spawn(async move {
+            let turn = turn.lock_owned().await;
+            let written = spawn_blocking(move || {
+                let mut draft = Draft::begin(&main)?;
+                let value = edit(&mut draft)?;
+                draft.judge()?;
+                Ok::<_, Problem>((value, draft.commit()?))
+            });
+            let (value, files) = written.await.map_err(|error| Problem::internal("The change broke off", &error))??;
+            drop(turn);
+            if files.is_empty() {
+                return Ok(value);
+            }
+            let report = reload.changed(&files).await?;
+            match report.config.result {
+                Taking::Refused => Err(Problem::not_taken(&report.config.errors)),
+                Taking::Taken | Taking::Unchanged => Ok(value),
+            }
+        });
+        change.await.map_err(|error| Problem::internal("The change broke off", &error))?
+    }
+
     /// Answers until the front end is stopped.
     pub async fn serve(self, listener: AdminListener) {
         let mut phases = self.phases.clone();
-        let server = Rc::new(Server { admin: self, room: Semaphore::new(MAX_CONNECTIONS) });
+        let router = router::router(Arc::new(self));
+        let server = Rc::new(Server { router, room: Semaphore::new(MAX_CONNECTIONS) });
         let accept = async {
             match listener.socket {
                 ListenerSocket::Tcp(socket) => match TcpListener::from_std(socket) {
-                    Ok(socket) => server.accept_all(async || socket.accept().await.map(|(stream, _)| stream)).await,
+                    Ok(socket) => {
+                        let accept = async || socket.accept().await.map(|(stream, peer)| (stream, Peer::Tcp(peer)));
+                        server.accept_all(accept).await;
+                    }
                     Err(error) => tracing::error!(%error, "no admin listener"),
                 },
                 ListenerSocket::Unix(socket) => match UnixListener::from_std(socket) {
-                    Ok(socket) => server.accept_all(async || socket.accept().await.map(|(stream, _)| stream)).await,
+                    Ok(socket) => {
+                        let accept = async || {
+                            let (stream, _) = socket.accept().await?;
+                            let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                            Ok((stream, Peer::Unix(uid)))
+                        };
+                        server.accept_all(accept).await;
+                    }
                     Err(error) => tracing::error!(%error, "no admin listener"),
                 },
             }
@@ -157,20 +265,20 @@ impl Admin {
 }
 
 struct Server {
-    admin: Admin,
+    router: Router,
     room: Semaphore,
 }
 
 impl Server {
-    async fn accept_all<S>(self: &Rc<Self>, accept: impl AsyncFn() -> io::Result<S>)
+    async fn accept_all<S>(self: &Rc<Self>, accept: impl AsyncFn() -> io::Result<(S, Peer)>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         loop {
             match accept().await {
-                Ok(stream) => {
+                Ok((stream, peer)) => {
                     let server = Rc::clone(self);
-                    spawn_local(async move { server.serve_one(stream).await });
+                    spawn_local(async move { server.serve_one(stream, peer).await });
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot accept admin connections");
@@ -180,10 +288,13 @@ impl Server {
         }
     }
 
-    async fn serve_one<S: AsyncRead + AsyncWrite + Unpin + 'static>(&self, stream: S) {
+    async fn serve_one<S: AsyncRead + AsyncWrite + Unpin + 'static>(&self, stream: S, peer: Peer) {
         // Closing at once is the clearest answer when there are too many.
         let Ok(_place) = self.room.try_acquire() else { return };
-        let answer = service_fn(async |request| Ok::<_, Infallible>(self.answer(&request).await));
+        let answer = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            self.router.clone().oneshot(request.map(Body::new))
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ_TIMEOUT)
@@ -191,105 +302,4 @@ impl Server {
         // How it ends is the other side's business.
         let _ = timeout(MAX_CONNECTION_AGE, connection).await;
     }
-
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let path = request.uri().path();
-        let allowed = match path {
-            "/livez" | "/readyz" | "/metrics" | "/v1/certificates" | "/v1/replicas" => "GET, HEAD",
-            "/v1/reload" => "POST",
-            _ => return text(StatusCode::NOT_FOUND, format!("No such path; there are {PATHS}.\n")),
-        };
-        if !allowed.split(", ").any(|method| request.method() == method) {
-            let answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("This path takes {allowed}.\n"));
-            return with(answer, ALLOW, allowed);
-        }
-        match path {
-            "/livez" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => match self.reason_not_to_be_ready() {
-                None => text(StatusCode::OK, "ready\n"),
-                Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
-            },
-            // Probes of an orchestrator cannot hold a secret; everything else can.
-            _ if !self.is_authorized(request) => {
-                let answer = text(StatusCode::UNAUTHORIZED, "Send the token as Authorization: Bearer.\n");
-                with(answer, WWW_AUTHENTICATE, "Bearer")
-            }
-            "/v1/reload" => self.reload().await,
-            "/v1/certificates" => self.certificates(),
-            "/v1/replicas" => json(StatusCode::OK, &replicas::Report::of(&self.admin.catalog.load())),
-            _ => self.metrics(),
-        }
-    }
-
-    /// Answers when it is done, with what was taken and what was not: 422 if anything was not.
-    async fn reload(&self) -> Response<Full<Bytes>> {
-        match self.admin.reload.reload().await {
-            Ok(report) if report.is_all_taken() => json(StatusCode::OK, &report),
-            Ok(report) => json(StatusCode::UNPROCESSABLE_ENTITY, &report),
-            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
-        }
-    }
-
-    fn certificates(&self) -> Response<Full<Bytes>> {
-        let status = &self.admin.reload.standing().status;
-        json(StatusCode::OK, &serde_json::json!({ "certificates": status.certificates, "others": status.others }))
-    }
-
-    fn reason_not_to_be_ready(&self) -> Option<&'static str> {
-        if *self.admin.phases.borrow() != Phase::Running {
-            Some("not ready: shutting down\n")
-        } else if self.admin.catalog.load().tls_status == TlsStatus::Enabled
-            && self.admin.certificates.load().is_empty()
-        {
-            Some("not ready: no certificate is loaded\n")
-        } else {
-            None
-        }
-    }
-
-    fn is_authorized(&self, request: &Request<Incoming>) -> bool {
-        let token = self.admin.token.load();
-        let Some(token) = &**token else { return true };
-        // An empty one stands for a file that holds none.
-        if token.is_empty() {
-            return false;
-        }
-        let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let given = given.and_then(|given| given.strip_prefix(b"Bearer "));
-        given.is_some_and(|given| verify_slices_are_equal(given.trim_ascii(), token).is_ok())
-    }
-
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        match metrics::render(&self.admin) {
-            Ok(body) => with(text(StatusCode::OK, body), CONTENT_TYPE, metrics::CONTENT_TYPE),
-            Err(error) => {
-                tracing::error!(%error, "metrics");
-                text(StatusCode::INTERNAL_SERVER_ERROR, "The metrics could not be written.\n")
-            }
-        }
-    }
-}
-
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
-    match serde_json::to_vec_pretty(value) {
-        Ok(mut body) => {
-            body.push(b'\n');
-            with(text(status, body), CONTENT_TYPE, "application/json")
-        }
-        Err(error) => {
-            tracing::error!(%error, "JSON");
-            text(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be written.\n")
-        }
-    }
-}
-
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    with(response, CONTENT_TYPE, "text/plain; charset=utf-8")
-}
-
-fn with<B>(mut response: Response<B>, name: HeaderName, value: &'static str) -> Response<B> {
-    response.headers_mut().insert(name, HeaderValue::from_static(value));
-    response
 }

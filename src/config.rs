@@ -9,6 +9,7 @@ pub mod defaults;
 pub mod diagnostic;
 mod file;
 mod include;
+mod overlay;
 mod protocol;
 mod resolve;
 mod source;
@@ -18,17 +19,21 @@ mod value;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
 pub use include::Sources;
+pub use overlay::Overlay;
 pub use protocol::Paths;
 pub use source::open_regular;
-pub use value::{CnamePattern, DnsTarget, KeyHash, ReplicaAddress, ServiceName, StickyBy};
+pub use value::{CnamePattern, DnsTarget, EnvironmentName, KeyHash, ReplicaAddress, ServiceName, StickyBy};
 
 /// The whole configuration of one front end: `scorefront.toml` and the files it includes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Config {
+    /// What stands in the main file, but for services.
+    pub written: toml::Table,
+    pub environment: Environment,
     pub frontend: Frontend,
     pub tls: Tls,
     pub reload: Reload,
@@ -40,6 +45,27 @@ pub struct Config {
     /// The form of errors that belong to no service, such as an unknown path.
     pub error_format: ErrorFormat,
     pub services: Vec<Service>,
+}
+
+/// `[environment]`: what operators call the cluster. Nothing is served otherwise because of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    pub name: Option<EnvironmentName>,
+    /// What it is managed together with.
+    pub resource_group: Option<EnvironmentName>,
+    pub cluster_type: ClusterType,
+    pub created_on: Option<SystemTime>,
+    pub description: Option<String>,
+}
+
+/// What an environment is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClusterType {
+    /// Callers.
+    #[default]
+    Acs,
+    /// Development on one machine, without TLS and keys.
+    Local,
 }
 
 /// `[frontend]`: where callers connect and how the process runs. Read at start-up only.
@@ -56,6 +82,9 @@ pub struct Frontend {
     pub drain_timeout: Duration,
     /// The address callers reach this cluster by, which its CNAMEs have to lead to.
     pub public_ip_address: Option<IpAddr>,
+    /// The ports callers reach it by, where something before it has others than it listens on.
+    pub public_https_port: Option<u16>,
+    pub public_http_port: Option<u16>,
 }
 
 /// What the plain HTTP listener answers while TLS is enabled.
@@ -210,9 +239,14 @@ pub enum ErrorFormat {
 }
 
 /// One `[[service]]`, `[defaults]` filled in.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Service {
     pub name: ServiceName,
+    /// Where the name is written in the configuration.
+    pub at: Location,
+    /// What stands in its table, defaults not filled in.
+    pub written: toml::Table,
+    pub created_at: Option<SystemTime>,
     /// The names it is served under; empty: every name.
     pub cnames: Vec<CnamePattern>,
     pub auth: Auth,
@@ -352,6 +386,11 @@ pub fn load(path: &Path) -> Result<(Config, Diagnostics), Diagnostics> {
 /// What can be made out of `path`, with stand-ins for what is wrong: good for finding more mistakes, and to be served
 /// only if `diagnostics` has no errors. The sources are those to look at again in either case.
 pub fn load_partly(path: &Path, diagnostics: &mut Diagnostics) -> (Option<Config>, Sources) {
-    let (file, sources) = file::read_with_includes(path, diagnostics);
+    load_over(path, &Overlay::default(), diagnostics)
+}
+
+/// The same of the files as they would be with `overlay`.
+pub fn load_over(path: &Path, overlay: &Overlay, diagnostics: &mut Diagnostics) -> (Option<Config>, Sources) {
+    let (file, sources) = file::read_with_includes(path, overlay, diagnostics);
     (resolve::resolve(path, file, diagnostics), sources)
 }

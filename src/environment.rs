@@ -3,8 +3,10 @@
 //!
 //! Nothing here serves, watches or waits: [`crate::reload`] says when to look, and hands on what was found.
 
+pub mod commit;
 mod configuration;
 pub mod create;
+pub mod draft;
 mod file;
 mod held;
 mod identities;
@@ -54,6 +56,8 @@ pub enum Scope {
     Read,
     /// Those of which a change can be seen in one of these directories.
     Directories(HashSet<PathBuf>),
+    /// The same, and read them: whoever changed them says that it is done.
+    Changed(HashSet<PathBuf>),
 }
 
 impl Scope {
@@ -62,6 +66,39 @@ impl Scope {
         let mut scope = Self::Directories(HashSet::new());
         scope.widen(path);
         scope
+    }
+
+    /// What was changed with `files`, all of it.
+    pub fn changed(files: &[PathBuf]) -> Self {
+        let directories = files.iter().flat_map(|file| file::directories(file));
+        let files = files.iter().filter_map(|file| file.canonicalize().ok());
+        Self::Changed(directories.chain(files).collect())
+    }
+
+    /// What both concern.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Changed(one), Self::Changed(other)) => Self::Changed(one.into_iter().chain(other).collect()),
+            _ => Self::Read,
+        }
+    }
+
+    /// How closely to look at what is concerned.
+    fn attention(&self) -> Attention {
+        match self {
+            Self::Read | Self::Changed(_) => Attention::Read,
+            Self::Glance | Self::Directories(_) => Attention::Glance,
+        }
+    }
+
+    /// Whether a change in one of `directories` is meant.
+    fn concerns(&self, mut directories: impl Iterator<Item = impl std::borrow::Borrow<PathBuf>>) -> bool {
+        match self {
+            Self::Glance | Self::Read => true,
+            Self::Directories(changed) | Self::Changed(changed) => {
+                directories.any(|directory| changed.contains(directory.borrow()))
+            }
+        }
     }
 
     /// Adds what a change of the file or directory at `path` may concern.
@@ -121,6 +158,11 @@ impl Environment {
         self.configuration.current()
     }
 
+    /// The configuration's main file.
+    pub fn main_file(&self) -> &Path {
+        self.configuration.path()
+    }
+
     /// The certificates that can be served, by name.
     pub fn table(&self) -> CertificateTable {
         self.identities.table(self.config().tls.default_cname.as_ref())
@@ -134,28 +176,24 @@ impl Environment {
     /// Looks whether the files hold something new, and holds it if it is good. What is unchanged is in the report only
     /// if all files were read.
     pub fn look(&mut self, scope: &Scope, remarks: &mut Diagnostics) -> Report {
-        let attention = if matches!(scope, Scope::Read) { Attention::Read } else { Attention::Glance };
-        let mut scope = scope;
-        let config = match scope {
-            Scope::Directories(directories)
-                if !self.configuration.directories().any(|one| directories.contains(&one)) =>
-            {
-                Outcome::Unchanged
-            }
-            _ => self.configuration.look(attention, remarks),
+        let config = if scope.concerns(self.configuration.directories()) {
+            self.configuration.look(scope.attention(), remarks)
+        } else {
+            Outcome::Unchanged
         };
         if config == Outcome::Taken {
             self.follow_configuration();
-            // It may name files that were never looked at.
-            scope = &Scope::Glance;
         }
         let settings = self.settings.clone();
         let mut look = |material: &mut dyn Material| {
-            let is_concerned = match scope {
-                Scope::Directories(changed) => material.files().directories().iter().any(|one| changed.contains(one)),
-                Scope::Glance | Scope::Read => true,
-            };
-            if is_concerned { material.look(attention, &settings, remarks) } else { Outcome::Unchanged }
+            if scope.concerns(material.files().directories().iter()) {
+                material.look(scope.attention(), &settings, remarks)
+            } else if config == Outcome::Taken {
+                // It may name files that were never looked at.
+                material.look(Attention::Glance, &settings, remarks)
+            } else {
+                Outcome::Unchanged
+            }
         };
         let pairs: Vec<_> = self.pairs.iter_mut().map(|pair| look(pair)).collect();
         let others: Vec<_> = self.others_mut().map(look).collect();
@@ -164,7 +202,7 @@ impl Environment {
             // That stands among the remarks.
             self.tell_expiring();
         }
-        Report::new(self, config, &pairs, &others, attention == Attention::Read)
+        Report::new(self, config, &pairs, &others, matches!(scope, Scope::Read))
     }
 
     /// Whether files were read since this was asked last, so that a change may now be seen elsewhere.

@@ -127,7 +127,7 @@ impl FrontEnd {
         let published = Published {
             https_port: https.port(),
             metrics: Arc::clone(&metrics),
-            config: shared_config,
+            config: Arc::clone(&shared_config),
             certificates: Arc::clone(&certificates),
             catalog: Arc::clone(&catalog),
             token: Arc::clone(&token),
@@ -135,10 +135,23 @@ impl FrontEnd {
             catalog_changed: Arc::clone(&catalog_changed),
         };
         let publish = move |environment: &Environment| published.follow(environment);
+        let main = environment.main_file().to_owned();
         let reload = reload::start(environment, publish).map_err(StartError::Thread)?;
         front_end.reload = Some(reload.clone());
         let tended = Arc::clone(&catalog);
-        let admin = Admin { phases, metrics, certificates, catalog, token, reload };
+        let callers = admin::Callers { https, http };
+        let config = shared_config;
+        let admin = Admin::new(admin::Parts {
+            phases,
+            metrics,
+            certificates,
+            catalog,
+            token,
+            reload,
+            config,
+            bound: callers,
+            main,
+        });
         front_end.control = Some(start_thread("control".to_owned(), |runtime| {
             runtime.spawn_local(tend::tend(tended, catalog_changed));
             runtime.block_on(admin.serve(admin_listener));

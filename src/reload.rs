@@ -41,9 +41,15 @@ enum Message {
     Changed(PathBuf),
     /// Something happened, nobody knows where.
     MissedEvents,
-    Reload(oneshot::Sender<Report>),
+    Reload(Asked),
     /// There may be a reason to end.
     Wake,
+}
+
+/// A reload that somebody waits for.
+struct Asked {
+    scope: Scope,
+    answer: oneshot::Sender<Report>,
 }
 
 /// How things stand.
@@ -81,14 +87,27 @@ impl Handle {
     ///
     /// See [`ReloadError`]; a reload that is stuck goes on when it can.
     pub async fn reload(&self) -> Result<Report, ReloadError> {
+        self.look(Scope::Read).await
+    }
+
+    /// Reads `files`, which were changed and are complete, and takes what is good.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReloadError`]; a reload that is stuck goes on when it can.
+    pub async fn changed(&self, files: &[PathBuf]) -> Result<Report, ReloadError> {
+        self.look(Scope::changed(files)).await
+    }
+
+    async fn look(&self, scope: Scope) -> Result<Report, ReloadError> {
         let stuck = || ReloadError::Stuck(PATIENCE_OF_ASKERS);
-        let answer = timeout(PATIENCE_OF_ASKERS, self.ask()).await.map_err(|_| stuck())?;
+        let answer = timeout(PATIENCE_OF_ASKERS, self.ask(scope)).await.map_err(|_| stuck())?;
         answer.ok_or(ReloadError::Over)
     }
 
-    async fn ask(&self) -> Option<Report> {
+    async fn ask(&self, scope: Scope) -> Option<Report> {
         let (answer, answered) = oneshot::channel();
-        let mut message = Message::Reload(answer);
+        let mut message = Message::Reload(Asked { scope, answer });
         while let Err(error) = self.inbox.try_send(message) {
             match error {
                 TrySendError::Full(back) => message = back,
@@ -192,28 +211,36 @@ impl<P: FnMut(&Environment)> Reloader<P> {
                     self.after_burst(scope)
                 }
                 Ok(Message::MissedEvents) => self.after_burst(Scope::Glance),
-                Ok(Message::Reload(answer)) => Some(answer),
+                Ok(Message::Reload(asked)) => Some(asked),
                 Ok(Message::Wake) | Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            if let Some(answer) = asked {
-                self.reload(answer);
+            if let Some(asked) = asked {
+                self.reload(asked);
             }
         }
     }
 
-    /// Reads everything, once for all who have asked so far.
-    fn reload(&mut self, first: oneshot::Sender<Report>) {
-        let mut answers = vec![first];
+    /// Reads what is asked for, once for all who have asked so far.
+    fn reload(&mut self, first: Asked) {
+        let mut scope = first.scope;
+        let mut answers = vec![first.answer];
         while let Ok(message) = self.inbox.try_recv() {
             // Whatever else was heard is looked at as well.
             match message {
-                Message::Reload(answer) => answers.push(answer),
-                Message::Changed(path) => drop(self.watch.doubt(&path)),
-                Message::MissedEvents | Message::Wake => {}
+                Message::Reload(asked) => {
+                    scope = scope.and(asked.scope);
+                    answers.push(asked.answer);
+                }
+                Message::Changed(path) => {
+                    self.watch.doubt(&path);
+                    self.unheard = true;
+                }
+                Message::MissedEvents => self.unheard = true,
+                Message::Wake => {}
             }
         }
-        let report = self.look(&Scope::Read);
+        let report = self.look(&scope);
         for answer in answers {
             // Whoever asked may have gone.
             let _ = answer.send(report.clone());
@@ -221,13 +248,16 @@ impl<P: FnMut(&Environment)> Reloader<P> {
     }
 
     /// Waits for the end of a burst of events, then looks. Somebody who asks ends the waiting, and is given back.
-    fn after_burst(&mut self, mut scope: Scope) -> Option<oneshot::Sender<Report>> {
+    fn after_burst(&mut self, mut scope: Scope) -> Option<Asked> {
         let end = Instant::now() + LONGEST_BURST;
         while let Ok(message) = self.inbox.recv_timeout(QUIET.min(end.saturating_duration_since(Instant::now()))) {
             match message {
                 Message::Changed(path) => scope = self.widened(scope, path),
                 Message::MissedEvents => scope = Scope::Glance,
-                Message::Reload(answer) => return Some(answer),
+                Message::Reload(asked) => {
+                    self.unheard |= !matches!(asked.scope, Scope::Read);
+                    return Some(asked);
+                }
                 Message::Wake => return None,
             }
         }

@@ -5,7 +5,6 @@ mod create;
 mod delete;
 mod found;
 mod list;
-mod name;
 mod pair;
 mod set;
 mod show;

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::Configuration;
 use crate::config::{Diagnostics, Log, Severity};
-use crate::environment::{self, Environment};
+use crate::environment::{self, Environment, commit};
 use crate::front_end::{AccessOutput, FrontEnd, threads};
 use crate::reload;
 use crate::telemetry::log;
@@ -32,6 +32,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.configuration.file();
+    // A change that somebody made and was killed over is part of what the files say.
+    commit::recover(file.parent().unwrap_or(Path::new(""))).context("a change that is not finished")?;
     let (environment, findings) = match environment::open(&file) {
         Ok(opened) => opened,
         Err(diagnostics) => {

@@ -183,7 +183,7 @@ impl<'a> IntoIterator for &'a Diagnostics {
 }
 
 /// The one of `candidates` that `word` was most likely meant to be, if any is close.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let tolerance = (word.chars().count() / 3).clamp(1, 3);
     candidates

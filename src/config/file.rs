@@ -4,19 +4,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use toml::de::DeValue;
 
 use super::diagnostic::{Diagnostics, Location, Problem};
 use super::include::Sources;
+use super::overlay::Overlay;
 use super::protocol::{self, Protocol};
 use super::source::Source;
 use super::table::{self, Field, Located, Table};
 use super::value::{
-    self, CnamePattern, DeploymentName, DnsTarget, KeyHash, KeyName, ReplicaAddress, ServiceName, StickyBy,
+    self, CnamePattern, DeploymentName, DnsTarget, EnvironmentName, KeyHash, KeyName, ReplicaAddress, ServiceName,
+    StickyBy,
 };
-use super::{AdminListen, ErrorFormat, HttpWhenTls, LogFormat, Priority, TlsStatus, TlsVersion};
+use super::{AdminListen, ClusterType, ErrorFormat, HttpWhenTls, LogFormat, Priority, TlsStatus, TlsVersion};
 
 /// More requests a second is a slip: one front end does not carry as many.
 const MOST_A_SECOND: u32 = 1_000_000;
@@ -31,6 +33,9 @@ const MOST_MIRRORED: u8 = 50;
 pub struct RawFile {
     /// Whether everything could be read. If not, what seems to be missing may only be unread.
     pub complete: bool,
+    /// The main file without its services.
+    pub written: toml::Table,
+    pub environment: RawEnvironment,
     pub frontend: RawFrontend,
     pub tls: RawTls,
     pub reload: RawReload,
@@ -43,6 +48,14 @@ pub struct RawFile {
     pub services: Vec<RawService>,
 }
 
+pub struct RawEnvironment {
+    pub name: Field<EnvironmentName>,
+    pub resource_group: Field<EnvironmentName>,
+    pub cluster_type: Field<ClusterType>,
+    pub created_on: Field<SystemTime>,
+    pub description: Field<String>,
+}
+
 pub struct RawFrontend {
     pub https: Field<SocketAddr>,
     pub http: Field<SocketAddr>,
@@ -51,6 +64,8 @@ pub struct RawFrontend {
     pub drain_grace: Field<Duration>,
     pub drain_timeout: Field<Duration>,
     pub public_ip_address: Field<IpAddr>,
+    pub public_https_port: Field<u16>,
+    pub public_http_port: Field<u16>,
 }
 
 pub struct RawTls {
@@ -116,7 +131,9 @@ pub struct RawCare {
 pub struct RawService {
     /// Where its table begins.
     pub at: Location,
+    pub written: toml::Table,
     pub name: Option<Located<ServiceName>>,
+    pub created_at: Field<SystemTime>,
     pub cnames: Field<Vec<Located<CnamePattern>>>,
     pub primary_key_sha256: Field<KeyHash>,
     pub secondary_key_sha256: Field<KeyHash>,
@@ -172,16 +189,16 @@ pub struct RawTarget {
 
 /// Reads the main file at `path` and all it includes. No [`RawFile`] if there is no text to read; everything wrong is in
 /// `diagnostics`.
-pub fn read_with_includes(path: &Path, diagnostics: &mut Diagnostics) -> (Option<RawFile>, Sources) {
+pub fn read_with_includes(path: &Path, overlay: &Overlay, diagnostics: &mut Diagnostics) -> (Option<RawFile>, Sources) {
     let mut sources = Sources::of(path);
-    let Some(source) = Source::read(path, &Location::start_of(path.into()), diagnostics) else {
+    let Some(source) = Source::read(path, &Location::start_of(path.into()), overlay, diagnostics) else {
         return (None, sources);
     };
     let (mut main, includes) = table::document(&source, diagnostics, read_main);
-    let (included, all_found) = sources.include(&includes, diagnostics);
+    let (included, all_found) = sources.include(&includes, overlay, diagnostics);
     main.complete &= all_found;
     for (included, wanted_at) in included {
-        let Some(source) = Source::read(&included, &wanted_at, diagnostics) else {
+        let Some(source) = Source::read(&included, &wanted_at, overlay, diagnostics) else {
             main.complete = false;
             continue;
         };
@@ -195,6 +212,15 @@ pub fn read_with_includes(path: &Path, diagnostics: &mut Diagnostics) -> (Option
 
 fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
     let include = table.list("include", "patterns such as \"services/*.toml\"", read_pattern);
+    let environment = table.section("environment", "in [environment]", |table| RawEnvironment {
+        name: table.optional("name", read_environment_name),
+        resource_group: table.optional("resource_group", read_environment_name),
+        cluster_type: table.optional("cluster_type", |value| {
+            value::word(value, &[("ACS", ClusterType::Acs), ("Local", ClusterType::Local)])
+        }),
+        created_on: table.optional("created_on", value::time),
+        description: table.optional("description", |value| value::text(value, "a text").map(str::to_owned)),
+    });
     let frontend = table.section("frontend", "in [frontend]", |table| RawFrontend {
         https: table.optional("https", value::listen_address),
         http: table.optional("http", value::listen_address),
@@ -205,6 +231,8 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
         drain_grace: table.optional("drain_grace", value::duration),
         drain_timeout: table.optional("drain_timeout", value::duration),
         public_ip_address: table.optional("public_ip_address", value::ip_address),
+        public_https_port: table.optional("public_https_port", read_port),
+        public_http_port: table.optional("public_http_port", read_port),
     });
     let tls = table.section("tls", "in [tls]", |table| RawTls {
         status: table.optional("status", |value| {
@@ -242,14 +270,30 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
         access: table.optional("access", value::boolean),
     });
     let defaults = table.section("defaults", "in [defaults]", read_service_settings);
+    let mut written = table.written();
+    written.remove("service");
     let Tables { cnames, services, complete } = read_tables(table);
     let complete = complete && !matches!(include, Field::Invalid);
-    let file = RawFile { complete, frontend, tls, reload, admin, limits, dns, log, defaults, cnames, services };
+    let file = RawFile {
+        complete,
+        written,
+        environment,
+        frontend,
+        tls,
+        reload,
+        admin,
+        limits,
+        dns,
+        log,
+        defaults,
+        cnames,
+        services,
+    };
     (file, include.value().unwrap_or_default())
 }
 
 fn read_included(table: &mut Table<'_, '_>) -> Tables {
-    for key in ["include", "frontend", "tls", "reload", "admin", "limits", "dns", "log", "defaults"] {
+    for key in ["include", "environment", "frontend", "tls", "reload", "admin", "limits", "dns", "log", "defaults"] {
         table.refuse(key, || {
             Problem::new(format!("`{key}` can stand in the main file only"))
                 .remedy("move it there; an included file holds [[service]] and [[cname]] tables")
@@ -281,8 +325,10 @@ fn read_tables(table: &mut Table<'_, '_>) -> Tables {
 fn read_service(table: &mut Table<'_, '_>) -> RawService {
     RawService {
         at: table.at(),
+        written: table.written(),
         name: table
             .required("name", "\"iris\"", |value| value::text(value, "a service name such as \"iris\"")?.parse()),
+        created_at: table.optional("created_at", value::time),
         cnames: table.list("cnames", "DNS names", read_cname_pattern),
         primary_key_sha256: table.optional("primary_key_sha256", read_key_hash),
         secondary_key_sha256: table.optional("secondary_key_sha256", read_key_hash),
@@ -391,6 +437,14 @@ fn read_pattern(value: &DeValue<'_>) -> Result<String, Problem> {
 
 fn read_cname_pattern(value: &DeValue<'_>) -> Result<CnamePattern, Problem> {
     value::text(value, "a DNS name such as \"scoring.example.com\"")?.parse()
+}
+
+fn read_environment_name(value: &DeValue<'_>) -> Result<EnvironmentName, Problem> {
+    value::text(value, "a name such as \"my-cluster\"")?.parse()
+}
+
+fn read_port(value: &DeValue<'_>) -> Result<u16, Problem> {
+    value::integer(value, "a port such as 443", 1..=u16::MAX)
 }
 
 fn read_deployment_name(value: &DeValue<'_>) -> Result<DeploymentName, Problem> {

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostics, Location, quoted};
+use super::overlay::Overlay;
 use super::table::Located;
 
 /// The files of a configuration, as a rule rather than a list: a file may come later.
@@ -40,6 +41,7 @@ impl Sources {
     pub(super) fn include(
         &mut self,
         includes: &[Located<String>],
+        overlay: &Overlay,
         diagnostics: &mut Diagnostics,
     ) -> (Vec<(PathBuf, Location)>, bool) {
         let directory = self.main.parent().unwrap_or(Path::new("")).to_string_lossy();
@@ -60,6 +62,7 @@ impl Sources {
                     continue;
                 }
             };
+            let paths = with_overlay(paths, &full, overlay);
             self.patterns.push(full);
             let mut any = false;
             for path in paths {
@@ -79,6 +82,16 @@ impl Sources {
         }
         (found, complete)
     }
+}
+
+/// What `pattern` stands for if `overlay` were written.
+fn with_overlay(paths: glob::Paths, pattern: &str, overlay: &Overlay) -> Vec<glob::GlobResult> {
+    let mut paths: Vec<_> = paths.filter(|path| !path.as_ref().is_ok_and(|path| overlay.is_gone(path))).collect();
+    let Ok(pattern) = glob::Pattern::new(pattern) else { return paths };
+    let is_new = |file: &&Path| !file.exists() && pattern.matches_path_with(file, options());
+    let new: Vec<_> = overlay.present().filter(is_new).map(|file| Ok(file.to_owned())).collect();
+    paths.extend(new);
+    paths
 }
 
 /// A file written at this moment begins with a dot until it is renamed, as do the internals of a mounted `ConfigMap`.

@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use super::diagnostic::{Diagnostics, Location, nearest};
 use super::file::{
-    RawAdmin, RawCname, RawDns, RawFile, RawFrontend, RawLimits, RawLog, RawReload, RawService, RawServiceSettings,
-    RawTls,
+    RawAdmin, RawCname, RawDns, RawEnvironment, RawFile, RawFrontend, RawLimits, RawLog, RawReload, RawService,
+    RawServiceSettings, RawTls,
 };
 use super::table::{Field, Located};
 use super::value::{CnamePattern, ServiceName};
 use super::{
-    Admin, AdminListen, Cname, Config, Dns, FilePath, Frontend, Limits, Log, Reload, Service, Tls, TlsStatus, defaults,
+    Admin, AdminListen, Cname, Config, Dns, Environment, FilePath, Frontend, Limits, Log, Reload, Service, Tls,
+    TlsStatus, defaults,
 };
 
 /// Turns `file`, read from `path`, into a configuration. What comes out counts only if `diagnostics` has no errors.
@@ -34,6 +35,8 @@ pub fn resolve(path: &Path, file: Option<RawFile>, diagnostics: &mut Diagnostics
     let error_format = file.defaults.error_format.given().map_or(defaults::ERROR_FORMAT, |given| given.value);
     let services = resolve_services(&file, diagnostics);
     Some(Config {
+        written: file.written,
+        environment: resolve_environment(file.environment),
         frontend: resolve_frontend(file.frontend),
         tls: resolve_tls(file.tls),
         reload: resolve_reload(file.reload),
@@ -47,6 +50,16 @@ pub fn resolve(path: &Path, file: Option<RawFile>, diagnostics: &mut Diagnostics
     })
 }
 
+fn resolve_environment(raw: RawEnvironment) -> Environment {
+    Environment {
+        name: raw.name.value(),
+        resource_group: raw.resource_group.value(),
+        cluster_type: raw.cluster_type.value().unwrap_or_default(),
+        created_on: raw.created_on.value(),
+        description: raw.description.value(),
+    }
+}
+
 fn resolve_frontend(raw: RawFrontend) -> Frontend {
     Frontend {
         https: raw.https.value().unwrap_or(defaults::HTTPS),
@@ -56,6 +69,8 @@ fn resolve_frontend(raw: RawFrontend) -> Frontend {
         drain_grace: raw.drain_grace.value().unwrap_or(defaults::DRAIN_GRACE),
         drain_timeout: raw.drain_timeout.value().unwrap_or(defaults::DRAIN_TIMEOUT),
         public_ip_address: raw.public_ip_address.value(),
+        public_https_port: raw.public_https_port.value(),
+        public_http_port: raw.public_http_port.value(),
     }
 }
 

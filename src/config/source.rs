@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::diagnostic::{Diagnostics, Location};
+use super::overlay::Overlay;
 
 /// More than any real configuration needs; keeps a path that was mistaken for one from filling the memory.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -27,7 +28,10 @@ pub struct Source {
 impl Source {
     /// Reads `file`; if that fails, reports why and gives `None`. A file that cannot be opened is reported at
     /// `wanted_at`, the place that asked for it.
-    pub fn read(file: &Path, wanted_at: &Location, diagnostics: &mut Diagnostics) -> Option<Self> {
+    pub fn read(file: &Path, wanted_at: &Location, overlay: &Overlay, diagnostics: &mut Diagnostics) -> Option<Self> {
+        if let Some(Some(text)) = overlay.get(file) {
+            return Some(Self::new(file, text.to_owned()));
+        }
         let bytes = match read_limited(file) {
             Ok(bytes) => bytes,
             Err(error) => {

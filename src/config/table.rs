@@ -76,6 +76,25 @@ pub fn document<T>(source: &Source, diagnostics: &mut Diagnostics, read: impl Fn
     root.read(read)
 }
 
+fn plain_table(table: &DeTable<'_>) -> toml::Table {
+    table.iter().map(|(key, value)| (key.get_ref().to_string(), plain(value.get_ref()))).collect()
+}
+
+fn plain(value: &DeValue<'_>) -> toml::Value {
+    match value {
+        DeValue::String(text) => toml::Value::String(text.to_string()),
+        // What is out of bounds is reported by whoever reads the key.
+        DeValue::Integer(number) => {
+            toml::Value::Integer(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or_default())
+        }
+        DeValue::Float(number) => toml::Value::Float(number.as_str().parse().unwrap_or_default()),
+        DeValue::Boolean(value) => toml::Value::Boolean(*value),
+        DeValue::Datetime(time) => toml::Value::Datetime(*time),
+        DeValue::Array(array) => toml::Value::Array(array.iter().map(|item| plain(item.get_ref())).collect()),
+        DeValue::Table(table) => toml::Value::Table(plain_table(table)),
+    }
+}
+
 /// One table being read.
 pub struct Table<'a, 'd> {
     source: &'a Source,
@@ -97,6 +116,11 @@ impl<'a> Table<'a, '_> {
     /// Where the table begins.
     pub fn at(&self) -> Location {
         self.at.clone()
+    }
+
+    /// What is written in it, without places, comments and the rest of its form.
+    pub fn written(&self) -> toml::Table {
+        self.entries.map(plain_table).unwrap_or_default()
     }
 
     /// Whether a key that is not found was really left out, and not lost to a syntax error.

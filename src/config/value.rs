@@ -13,7 +13,7 @@ mod sticky;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use toml::de::DeValue;
 
@@ -23,7 +23,7 @@ use super::diagnostic::{Problem, nearest, quoted};
 pub use cname::CnamePattern;
 pub use dns::DnsTarget;
 pub use key::{HOW_TO_HASH, KeyHash};
-pub use name::{DeploymentName, KeyName, ServiceName};
+pub use name::{DeploymentName, EnvironmentName, KeyName, ServiceName};
 pub use replica::ReplicaAddress;
 pub use sticky::StickyBy;
 
@@ -204,6 +204,16 @@ pub fn ip_address(value: &DeValue<'_>) -> Result<IpAddr, Problem> {
     const EXPECTED: &str = "an IP address such as \"203.0.113.7\"";
     let text = text(value, EXPECTED)?;
     text.parse().map_err(|_| unexpected(EXPECTED, value))
+}
+
+/// A time in UTC, written as TOML has times or as a text.
+pub fn time(value: &DeValue<'_>) -> Result<SystemTime, Problem> {
+    const EXPECTED: &str = "a time in UTC such as 2026-11-26T21:00:00Z";
+    let parsed = match value {
+        DeValue::Datetime(time) => humantime::parse_rfc3339(&time.to_string()),
+        _ => humantime::parse_rfc3339(text(value, EXPECTED)?),
+    };
+    parsed.map_err(|_| unexpected(EXPECTED, value))
 }
 
 /// Where a name server is asked: an IP address, and a port if it is not the one of DNS (RFC 1035, section 4.2).

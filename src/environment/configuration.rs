@@ -34,6 +34,10 @@ impl Configuration {
         &self.current
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub fn start(&self) -> Location {
         Location::start_of(self.path.as_path().into())
     }

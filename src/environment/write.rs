@@ -67,7 +67,7 @@ pub fn store_pair(files: &PairFiles, chain: &[u8], key: &[u8]) -> Result<(), Wri
 }
 
 /// Each belongs to whom the one above it belongs to.
-fn make_directories(directory: &Path) -> io::Result<()> {
+pub(super) fn make_directories(directory: &Path) -> io::Result<()> {
     let above = match directory.parent() {
         Some(above) if above != Path::new("") => above,
         _ => Path::new("."),
@@ -116,7 +116,7 @@ fn beside(file: &Path, content: &[u8], mode: u32) -> Result<NamedTempFile, Write
 
 /// Who owned the file before, or else owns the directory, is who reads it: the front end's user, where root writes. Only
 /// root can give files away; for everybody else the file is their own.
-fn give_to_owner_of(file: &Path, new: &File) {
+pub(super) fn give_to_owner_of(file: &Path, new: &File) {
     let before = fs::metadata(file).or_else(|_| fs::metadata(directory_of(file)));
     if let Ok(before) = before {
         let _ = fchown(new, Some(before.uid()), Some(before.gid()));

@@ -319,6 +319,11 @@ impl Deployment {
         }
     }
 
+    /// Whether it has a share of the traffic.
+    pub fn takes_calls(&self) -> bool {
+        self.traffic > 0
+    }
+
     /// Requests so far, from all threads.
     pub fn requests(&self) -> u64 {
         self.metrics.threads().iter().map(|part| part.started.get()).sum()

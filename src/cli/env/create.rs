@@ -10,13 +10,13 @@ use anyhow::anyhow;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::name;
 use super::pair::{Files, Pair};
 use crate::admin::model::{ClusterType, SslStatus};
 use crate::cli::WrongUsage;
 use crate::cli::cert::cname;
 use crate::cli::output::{self, Format};
-use crate::config::{self, AdminListen, CnamePattern, defaults};
+use crate::config::{self, AdminListen, CnamePattern, EnvironmentName, defaults};
+use crate::environment;
 use crate::environment::create::{NewEnvironment, NewPair};
 use crate::tls::finding::quoted;
 
@@ -43,11 +43,11 @@ pub(super) struct Arguments {
     #[arg(short = 'c', long, requires = "resource_group")]
     cluster: bool,
     /// The resource group it belongs to
-    #[arg(short = 'g', long, value_name = "GROUP", value_parser = name::resource_group)]
-    resource_group: Option<String>,
+    #[arg(short = 'g', long, value_name = "GROUP", value_parser = name)]
+    resource_group: Option<EnvironmentName>,
     /// Its name
-    #[arg(short, long, value_parser = name::environment)]
-    name: String,
+    #[arg(short, long, value_parser = name)]
+    name: EnvironmentName,
     /// The DNS name that scoring calls will use
     #[arg(long, value_name = "CNAME", value_parser = cname)]
     cert_cname: Option<CnamePattern>,
@@ -111,7 +111,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Some(NewPair { cname: cname.clone(), chain, key })
         }
     };
-    let directory = arguments.dir.clone().unwrap_or_else(|| PathBuf::from(&arguments.name));
+    let directory = arguments.dir.clone().unwrap_or_else(|| PathBuf::from(arguments.name.as_str()));
     let new = arguments.environment(pair)?;
     new.create(&directory, check)?;
     match arguments.output {
@@ -121,9 +121,16 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what a front end would.
-fn check(_made: &Path) -> Result<(), String> {
-    Ok(())
+/// Says what a front end would say of it.
+fn check(made: &Path) -> Result<(), String> {
+    environment::open(&made.join("scorefront.toml")).map(drop).map_err(|found| {
+        // The place where it is made is nobody's business.
+        found.to_string().replace(&format!("{}/", made.display()), "")
+    })
+}
+
+fn name(text: &str) -> Result<EnvironmentName, String> {
+    text.parse().map_err(|problem: config::diagnostic::Problem| problem.to_string())
 }
 
 fn admin_listen(text: &str) -> Result<AdminListen, String> {
@@ -172,8 +179,8 @@ impl Arguments {
         let admin_listen = self.admin_listen.clone().unwrap_or(defaults::ADMIN_LISTEN);
         let is_open = matches!(&admin_listen, AdminListen::Tcp(address) if !address.ip().is_loopback());
         Ok(NewEnvironment {
-            name: self.name.clone(),
-            resource_group: self.resource_group.clone(),
+            name: self.name.to_string(),
+            resource_group: self.resource_group.as_ref().map(ToString::to_string),
             description: self.description.clone(),
             is_local: !self.cluster,
             created_on: SystemTime::now(),

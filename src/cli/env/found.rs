@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Serialize;
 
 use crate::admin::model::{ClusterType, SslStatus};
+use crate::config::{self, Diagnostics, TlsStatus};
 
 /// What an environment's files say of it.
 #[derive(Debug, Serialize)]
@@ -25,29 +26,37 @@ pub fn is_one(directory: &Path) -> bool {
 }
 
 impl Found {
-    /// The environment in `directory`.
+    /// The environment in `directory`, also while something in its files is wrong.
     ///
     /// # Errors
     ///
     /// There is none, or its files do not say which it is.
     pub fn read(directory: &Path) -> anyhow::Result<Self> {
+        if !is_one(directory) {
+            bail!("{}: is no environment: there is no scorefront.toml in it", directory.display());
+        }
         let file = directory.join("scorefront.toml");
-        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        let table: toml::Table = text.parse().with_context(|| file.display().to_string())?;
-        let Some(environment) = table.get("environment") else {
-            bail!("{}: is no environment: scorefront.toml has no [environment]", directory.display());
-        };
-        let text = |key: &str| environment.get(key).and_then(toml::Value::as_str).map(str::to_owned);
-        let is_local = text("cluster_type").is_some_and(|kind| kind == "Local");
-        let status = table.get("tls").and_then(|tls| tls.get("status")).and_then(toml::Value::as_str);
-        let cnames = table.get("cname").and_then(toml::Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let cname = |table: &toml::Value| table.get("name").and_then(toml::Value::as_str).map(str::to_owned);
+        let mut diagnostics = Diagnostics::default();
+        let (config, _) = config::load_partly(&file, &mut diagnostics);
+        let config = config.ok_or_else(|| anyhow!("{diagnostics}"))?;
+        let environment = config.environment;
+        let name = environment.name.with_context(|| {
+            format!("{}: is no environment: its scorefront.toml has no [environment] with a name", directory.display())
+        })?;
+        let mut cnames: Vec<_> = config.cnames.iter().map(|cname| cname.name.to_string()).collect();
+        cnames.dedup();
         Ok(Self {
-            name: text("name").with_context(|| format!("{}: [environment] has no name", file.display()))?,
-            resource_group: text("resource_group"),
-            cluster_type: if is_local { ClusterType::Local } else { ClusterType::Acs },
-            ssl_status: if status == Some("Disabled") { SslStatus::Disabled } else { SslStatus::Enabled },
-            cnames: cnames.iter().filter_map(cname).collect(),
+            name: name.to_string(),
+            resource_group: environment.resource_group.map(|group| group.to_string()),
+            cluster_type: match environment.cluster_type {
+                config::ClusterType::Acs => ClusterType::Acs,
+                config::ClusterType::Local => ClusterType::Local,
+            },
+            ssl_status: match config.tls.status {
+                TlsStatus::Enabled => SslStatus::Enabled,
+                TlsStatus::Disabled => SslStatus::Disabled,
+            },
+            cnames,
             directory: directory.to_owned(),
         })
     }

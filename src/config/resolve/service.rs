@@ -30,6 +30,9 @@ pub fn resolve(raw: &RawService, defaults: &RawServiceSettings, diagnostics: &mu
     let settings = &raw.settings;
     Some(Service {
         name: raw.name.as_ref()?.value.clone(),
+        at: raw.name.as_ref()?.at.clone(),
+        written: raw.written.clone(),
+        created_at: raw.created_at.given().map(|given| given.value),
         cnames: cnames.unwrap_or_default(),
         auth: auth?,
         scoring_timeout: choose([&settings.scoring_timeout, &defaults.scoring_timeout], defaults::SCORING_TIMEOUT),

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::config::diagnostic::Problem;
 
@@ -23,6 +24,13 @@ const HASH_OF_NOTHING: [u8; 32] = [
 pub struct KeyHash([u8; 32]);
 
 impl KeyHash {
+    /// Of the key itself.
+    pub fn of(key: &[u8]) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, key).as_ref());
+        Self(hash)
+    }
+
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -56,6 +64,13 @@ impl FromStr for KeyHash {
             );
         }
         Ok(Self(hash))
+    }
+}
+
+/// As the configuration has it: 64 hexadecimal digits.
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

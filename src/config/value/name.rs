@@ -51,6 +51,40 @@ impl fmt::Display for ServiceName {
     }
 }
 
+/// The name of an environment, or of the group it belongs to: `^[a-zA-Z][-\w._()]*[a-zA-Z0-9]$`, 2 to 90 characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvironmentName(String);
+
+impl EnvironmentName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for EnvironmentName {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        const RULE: &str = "2 to 90 of letters, digits, \"-\", \"_\", \".\", \"(\" and \")\", beginning with a letter and ending \
+                            in a letter or digit";
+        let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.()".contains(&byte);
+        let is_sound = (2..=90).contains(&text.len())
+            && text.starts_with(|first: char| first.is_ascii_alphabetic())
+            && text.ends_with(|last: char| last.is_ascii_alphanumeric())
+            && text.bytes().all(is_inner);
+        if is_sound {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Problem::new(format!("expected the name of an environment or group, found {}", quoted(text))).remedy(RULE))
+    }
+}
+
+impl fmt::Display for EnvironmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A deployment's name, unique in its service: `^[a-z]([-a-z0-9]*[a-z0-9])?$`, up to 32 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeploymentName(String);

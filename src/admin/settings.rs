@@ -1,0 +1,324 @@
+//! What can be set of a service: from the configuration to JSON, and from JSON to the table that an operator would write.
+
+use serde_json::{Map, Value as Json};
+use toml_edit::{Array, ArrayOfTables, InlineTable, Item, Table, Value, value};
+
+use super::model::{DeploymentSettings, Mirror, ServiceSettings};
+use crate::config::{self, ErrorFormat};
+use crate::environment::draft::set;
+
+/// What is written of `service`; what has its default is absent.
+pub fn of(service: &config::Service) -> ServiceSettings {
+    let written = &service.written;
+    let has = |key: &str| written.contains_key(key);
+    // In the short form the only deployment's settings stand in the service's own table.
+    let only = service.deployments.first();
+    let target = Target::of(written);
+    ServiceSettings {
+        cnames: texts(written, "cnames"),
+        auth_enabled: written.get("auth").and_then(toml::Value::as_bool),
+        scoring_timeout_ms: has("scoring_timeout").then(|| millis(service.scoring_timeout)),
+        max_queue_wait_ms: has("max_queue_wait").then(|| millis(service.max_queue_wait)),
+        max_queue: number(written, "max_queue"),
+        max_body_bytes: has("max_body").then_some(service.max_body),
+        error_format: has("error_format").then(|| match service.error_format {
+            ErrorFormat::Json => "json".to_owned(),
+            ErrorFormat::Text => "text".to_owned(),
+        }),
+        sticky_by: text(written, "sticky_by"),
+        mirror: service
+            .mirror
+            .as_ref()
+            .map(|mirror| Mirror { deployment: mirror.deployment.clone(), percent: mirror.percent.into() }),
+        max_requests_per_second: number(written, "max_requests_per_second"),
+        burst: number(written, "burst"),
+        max_requests_in_flight: number(written, "max_requests_in_flight"),
+        max_concurrent_requests_per_container: number(written, "max_concurrent_requests_per_replica"),
+        health_interval_ms: only.filter(|_| has("health_interval")).map(health_interval),
+        health_timeout_ms: only.filter(|_| has("health_timeout")).map(|only| millis(only.health.timeout)),
+        protocol: target.protocol,
+        path: target.path,
+        health_path: target.health_path,
+        model: target.model,
+        replicas: target.replicas,
+        dns: target.dns,
+        deployments: deployments(service),
+    }
+}
+
+fn deployments(service: &config::Service) -> Option<Vec<DeploymentSettings>> {
+    let tables = service.written.get("deployment")?.as_array()?.iter().filter_map(toml::Value::as_table);
+    let of = |(written, deployment): (&toml::Table, &config::Deployment)| {
+        let has = |key: &str| written.contains_key(key);
+        let target = Target::of(written);
+        DeploymentSettings {
+            name: deployment.name.clone(),
+            traffic: number(written, "traffic"),
+            max_concurrent_requests_per_container: number(written, "max_concurrent_requests_per_replica"),
+            health_interval_ms: has("health_interval").then(|| health_interval(deployment)),
+            health_timeout_ms: has("health_timeout").then(|| millis(deployment.health.timeout)),
+            protocol: target.protocol,
+            path: target.path,
+            health_path: target.health_path,
+            model: target.model,
+            replicas: target.replicas,
+            dns: target.dns,
+        }
+    };
+    Some(tables.zip(&service.deployments).map(of).collect())
+}
+
+/// What a service in its short form and a deployment have in common.
+struct Target {
+    protocol: Option<String>,
+    path: Option<String>,
+    health_path: Option<String>,
+    model: Option<String>,
+    replicas: Option<Vec<String>>,
+    dns: Option<String>,
+}
+
+impl Target {
+    fn of(written: &toml::Table) -> Self {
+        Self {
+            protocol: text(written, "protocol"),
+            path: text(written, "path"),
+            health_path: text(written, "health_path"),
+            model: text(written, "model"),
+            replicas: texts(written, "replicas"),
+            dns: text(written, "dns"),
+        }
+    }
+}
+
+fn text(table: &toml::Table, key: &str) -> Option<String> {
+    table.get(key)?.as_str().map(str::to_owned)
+}
+
+fn texts(table: &toml::Table, key: &str) -> Option<Vec<String>> {
+    let texts = table.get(key)?.as_array()?.iter().filter_map(toml::Value::as_str);
+    Some(texts.map(str::to_owned).collect())
+}
+
+fn number(table: &toml::Table, key: &str) -> Option<u64> {
+    table.get(key)?.as_integer().and_then(|number| u64::try_from(number).ok())
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn health_interval(deployment: &config::Deployment) -> u64 {
+    deployment.health.interval.map_or(0, millis)
+}
+
+/// What is wrong with a body of JSON.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("`{0}` is not known here; {1}")]
+    Unknown(String, String),
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// `before` with `patch` (RFC 7396): what the patch does not name stays, what is null in it goes.
+///
+/// # Errors
+///
+/// A field is unknown, or has a value that it cannot have.
+pub fn merged(before: &ServiceSettings, patch: Map<String, Json>) -> Result<ServiceSettings, SettingsError> {
+    refuse_unknown(&patch, SERVICE_FIELDS)?;
+    for deployment in patch.get("deployments").and_then(Json::as_array).into_iter().flatten() {
+        refuse_unknown(deployment.as_object().unwrap_or(&Map::new()), DEPLOYMENT_FIELDS)?;
+    }
+    if let Some(mirror) = patch.get("mirror").and_then(Json::as_object) {
+        refuse_unknown(mirror, &["deployment", "percent"])?;
+    }
+    let before = serde_json::to_value(before).map_err(|error| SettingsError::Wrong(error.to_string()))?;
+    let Json::Object(mut fields) = before else { return Err(SettingsError::Wrong("not an object".to_owned())) };
+    for (name, new) in patch {
+        match new {
+            Json::Null => drop(fields.remove(&name)),
+            new => drop(fields.insert(name, new)),
+        }
+    }
+    let merged = serde_path_to_error::deserialize(Json::Object(fields));
+    merged.map_err(|error| SettingsError::Wrong(format!("`{}`: {}", error.path(), error.inner())))
+}
+
+/// Every field, as JSON has it.
+pub const SERVICE_FIELDS: &[&str] = &[
+    "cnames",
+    "authEnabled",
+    "scoringTimeoutMs",
+    "maxQueueWaitMs",
+    "maxQueue",
+    "maxBodyBytes",
+    "errorFormat",
+    "stickyBy",
+    "mirror",
+    "maxRequestsPerSecond",
+    "burst",
+    "maxRequestsInFlight",
+    "maxConcurrentRequestsPerContainer",
+    "healthIntervalMs",
+    "healthTimeoutMs",
+    "protocol",
+    "path",
+    "healthPath",
+    "model",
+    "replicas",
+    "dns",
+    "deployments",
+];
+
+const DEPLOYMENT_FIELDS: &[&str] = &[
+    "name",
+    "traffic",
+    "maxConcurrentRequestsPerContainer",
+    "healthIntervalMs",
+    "healthTimeoutMs",
+    "protocol",
+    "path",
+    "healthPath",
+    "model",
+    "replicas",
+    "dns",
+];
+
+/// # Errors
+///
+/// One of `fields` is none of `known`.
+pub fn refuse_unknown(fields: &Map<String, Json>, known: &[&str]) -> Result<(), SettingsError> {
+    let Some(unknown) = fields.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
+    let shown: String = unknown.chars().take(64).collect();
+    let remedy = match config::diagnostic::nearest(&shown, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if shown == "numReplicas" || shown == "imageId" => {
+            "containers are run by others: name those that run in `replicas`, or what they are looked up by in `dns`"
+                .to_owned()
+        }
+        None => format!("there are {}", known.join(", ")),
+    };
+    Err(SettingsError::Unknown(shown, remedy))
+}
+
+/// Has `table` say `new` where it says `old`; nothing else in it is touched.
+pub fn write(table: &mut Table, old: &ServiceSettings, new: &ServiceSettings) {
+    let mut change = Change { table };
+    change.of("cnames", &old.cnames, &new.cnames, list);
+    change.of("auth", &old.auth_enabled, &new.auth_enabled, |on| value(*on));
+    change.of("scoring_timeout", &old.scoring_timeout_ms, &new.scoring_timeout_ms, duration);
+    change.of("max_queue_wait", &old.max_queue_wait_ms, &new.max_queue_wait_ms, duration);
+    change.of("max_queue", &old.max_queue, &new.max_queue, integer);
+    change.of("max_body", &old.max_body_bytes, &new.max_body_bytes, size);
+    change.of("error_format", &old.error_format, &new.error_format, quoted);
+    change.of("sticky_by", &old.sticky_by, &new.sticky_by, quoted);
+    change.of("mirror", &old.mirror, &new.mirror, mirror);
+    change.of("max_requests_per_second", &old.max_requests_per_second, &new.max_requests_per_second, integer);
+    change.of("burst", &old.burst, &new.burst, integer);
+    change.of("max_requests_in_flight", &old.max_requests_in_flight, &new.max_requests_in_flight, integer);
+    let concurrent = (&old.max_concurrent_requests_per_container, &new.max_concurrent_requests_per_container);
+    change.of("max_concurrent_requests_per_replica", concurrent.0, concurrent.1, integer);
+    change.of("health_interval", &old.health_interval_ms, &new.health_interval_ms, duration);
+    change.of("health_timeout", &old.health_timeout_ms, &new.health_timeout_ms, duration);
+    change.of("protocol", &old.protocol, &new.protocol, quoted);
+    change.of("path", &old.path, &new.path, quoted);
+    change.of("health_path", &old.health_path, &new.health_path, quoted);
+    change.of("model", &old.model, &new.model, quoted);
+    change.of("replicas", &old.replicas, &new.replicas, list);
+    change.of("dns", &old.dns, &new.dns, quoted);
+    if old.deployments != new.deployments {
+        let old = old.deployments.as_deref().unwrap_or_default();
+        write_deployments(table, old, new.deployments.as_deref());
+    }
+}
+
+/// Deployments that stay keep their tables, with what else is in them.
+fn write_deployments(table: &mut Table, old: &[DeploymentSettings], new: Option<&[DeploymentSettings]>) {
+    let before = table.remove("deployment");
+    let before = before.as_ref().and_then(Item::as_array_of_tables);
+    let Some(new) = new else { return };
+    let mut tables = ArrayOfTables::new();
+    let blank = DeploymentSettings::default();
+    for deployment in new {
+        let known = before.and_then(|tables| tables.iter().find(|one| named(one) == Some(deployment.name.as_str())));
+        let was = old.iter().find(|one| one.name == deployment.name).filter(|_| known.is_some()).unwrap_or(&blank);
+        let mut one = known.cloned().unwrap_or_default();
+        write_deployment(&mut one, was, deployment);
+        // They may stand in another order now.
+        one.set_position(None);
+        tables.push(one);
+    }
+    table.insert("deployment", Item::ArrayOfTables(tables));
+}
+
+fn named(table: &Table) -> Option<&str> {
+    table.get("name").and_then(Item::as_str)
+}
+
+fn write_deployment(table: &mut Table, old: &DeploymentSettings, new: &DeploymentSettings) {
+    let mut change = Change { table };
+    if old.name != new.name {
+        set(change.table, "name", Some(quoted(&new.name)));
+    }
+    change.of("traffic", &old.traffic, &new.traffic, integer);
+    let concurrent = (&old.max_concurrent_requests_per_container, &new.max_concurrent_requests_per_container);
+    change.of("max_concurrent_requests_per_replica", concurrent.0, concurrent.1, integer);
+    change.of("health_interval", &old.health_interval_ms, &new.health_interval_ms, duration);
+    change.of("health_timeout", &old.health_timeout_ms, &new.health_timeout_ms, duration);
+    change.of("protocol", &old.protocol, &new.protocol, quoted);
+    change.of("path", &old.path, &new.path, quoted);
+    change.of("health_path", &old.health_path, &new.health_path, quoted);
+    change.of("model", &old.model, &new.model, quoted);
+    change.of("replicas", &old.replicas, &new.replicas, list);
+    change.of("dns", &old.dns, &new.dns, quoted);
+}
+
+struct Change<'a> {
+    table: &'a mut Table,
+}
+
+impl Change<'_> {
+    fn of<T: PartialEq>(&mut self, key: &str, old: &Option<T>, new: &Option<T>, item: impl FnOnce(&T) -> Item) {
+        if old != new {
+            set(self.table, key, new.as_ref().map(item));
+        }
+    }
+}
+
+#[expect(clippy::ptr_arg, reason = "it is one of several that take a reference to what a field holds")]
+fn quoted(text: &String) -> Item {
+    value(text)
+}
+
+fn integer(number: &u64) -> Item {
+    value(i64::try_from(*number).unwrap_or(i64::MAX))
+}
+
+/// As an operator would write it: in seconds where it is some.
+fn duration(millis: &u64) -> Item {
+    value(match millis % 1000 {
+        0 => format!("{}s", millis / 1000),
+        _ => format!("{millis}ms"),
+    })
+}
+
+/// In the largest unit that it is a multiple of.
+fn size(bytes: &u64) -> Item {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let fitting = UNITS.iter().find(|(unit, _)| *bytes > 0 && bytes % unit == 0);
+    value(fitting.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit)))
+}
+
+#[expect(clippy::ptr_arg, reason = "it is one of several that take a reference to what a field holds")]
+fn list(texts: &Vec<String>) -> Item {
+    value(texts.iter().collect::<Array>())
+}
+
+fn mirror(mirror: &Mirror) -> Item {
+    let mut table = InlineTable::new();
+    table.insert("deployment", Value::from(mirror.deployment.as_str()));
+    table.insert("percent", Value::from(i64::try_from(mirror.percent).unwrap_or(i64::MAX)));
+    value(table)
+}
