@@ -8,6 +8,7 @@ mod env;
 mod output;
 mod reload;
 mod serve;
+mod service;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Cert(cert::Arguments),
     /// Makes, shows, changes and removes environments: the files of one cluster
     Env(env::Arguments),
+    /// Makes, shows, changes, removes and calls the services of a running front end
+    Service(service::Arguments),
 }
 
 /// Which configuration a command is about.
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Reload(arguments) => reload::run(arguments),
         Command::Cert(arguments) => cert::run(arguments),
         Command::Env(arguments) => env::run(arguments),
+        Command::Service(arguments) => service::run(arguments),
     };
     outcome.unwrap_or_else(|error| {
         output::err(&format!("error: {error:#}"));
