@@ -10,6 +10,10 @@ use super::output::{self, Format};
 use crate::environment::report::{Report, Taking};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  scorefront reload --env my-cluster
+  scorefront reload --admin http://127.0.0.1:8900 -o json")]
 pub(super) struct Arguments {
     #[command(flatten)]
     admin: Admin,

@@ -27,6 +27,9 @@ use crate::config::AdminListen;
 /// How long an answer may take: a reload reads every file.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long it may take to learn whether somebody is there at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The longest answer: some 400 bytes for each of 10,000 certificates, many times over.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -102,6 +105,11 @@ impl Answer {
         serde_json::from_slice(&self.body).context("not the answer of a front end")
     }
 
+    /// Which refusal it is, if it is one.
+    pub fn code(&self) -> Option<String> {
+        serde_json::from_slice::<ErrorResponse>(&self.body).ok().map(|refused| refused.error.code)
+    }
+
     /// A field's value, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -111,7 +119,8 @@ impl Answer {
 /// The message, and a line for each detail that says more.
 fn sentence(message: &str, details: &[Detail]) -> String {
     let mut text = message.to_owned();
-    for detail in details.iter().filter(|detail| detail.message != message) {
+    // Some say where in the files the same would stand, of which nothing was written.
+    for detail in details.iter().filter(|detail| !detail.message.contains(message)) {
         // Writing to a string does not fail.
         let _ = write!(text, "\n  {}", detail.message);
     }
@@ -160,7 +169,7 @@ impl Client {
         let answer = self.runtime.block_on(async {
             timeout(PATIENCE, self.ask_over_any(ask)).await.map_err(|_| anyhow!("no answer within {PATIENCE:?}"))
         });
-        let answer = answer.flatten().with_context(|| self.unreachable())?;
+        let answer = answer.flatten().map_err(|error| self.unreachable(&error))?;
         if answer.status == StatusCode::UNAUTHORIZED {
             bail!("{} asks for a token; --token-file names the file that holds it", self.address);
         }
@@ -187,21 +196,23 @@ impl Client {
 
     /// Whether anybody takes connections there.
     pub fn is_answering(&self) -> bool {
-        let connected = self.runtime.block_on(async {
+        let connect = async {
             match &self.address {
                 AdminListen::Tcp(address) => TcpStream::connect(address).await.map(drop),
                 AdminListen::Unix(socket) => UnixStream::connect(socket).await.map(drop),
             }
-        });
+        };
+        let connected = self.runtime.block_on(async { timeout(CONNECT_TIMEOUT, connect).await });
         let refused = [ErrorKind::ConnectionRefused, ErrorKind::NotFound];
-        !connected.is_err_and(|error| refused.contains(&error.kind()))
+        // Where nothing can be learnt, somebody may be.
+        !connected.is_ok_and(|connected| connected.is_err_and(|error| refused.contains(&error.kind())))
     }
 
     /// What to do where nobody answers.
-    fn unreachable(&self) -> String {
+    fn unreachable(&self, error: &anyhow::Error) -> anyhow::Error {
         match &self.how_to_start {
-            Some(command) => format!("{}: no front end answers there; start it: {command}", self.address),
-            None => format!("{}: is a front end running there? --admin says where else", self.address),
+            Some(command) => anyhow!("{}: {error:#}; no front end answers there: {command} starts it", self.address),
+            None => anyhow!("{}: {error:#}; is a front end running there? --admin says where else", self.address),
         }
     }
 
@@ -255,8 +266,8 @@ mod tests {
     #[test]
     fn a_refusal_is_told_with_its_details() {
         let body = r#"{"error":{"code":"Invalid","message":"It is invalid.","details":[
-            {"code":"A","message":"It is invalid."},{"code":"B","message":"scorefront.toml:3:1: error: no."}]}}"#;
-        assert_eq!(refusal(StatusCode::BAD_REQUEST, body), "It is invalid.\n  scorefront.toml:3:1: error: no.");
+            {"code":"A","message":"a.toml:1:1: It is invalid."},{"code":"B","message":"a.toml:3:1: error: no."}]}}"#;
+        assert_eq!(refusal(StatusCode::BAD_REQUEST, body), "It is invalid.\n  a.toml:3:1: error: no.");
         assert_eq!(refusal(StatusCode::NOT_FOUND, "no such path\n"), "404 Not Found: no such path");
         assert!(answer(StatusCode::NO_CONTENT, "").accepted().is_ok());
     }

@@ -1,6 +1,7 @@
 //! `scorefront env create`: a complete environment, with everything that will be served already checked, and what to do
 //! next.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -201,7 +202,11 @@ fn token() -> anyhow::Result<Zeroizing<String>> {
     const { assert!(TOKEN_LENGTH * 2 >= config::MIN_TOKEN) };
     let mut bytes = Zeroizing::new([0; TOKEN_LENGTH]);
     aws_lc_rs::rand::fill(bytes.as_mut()).map_err(|_| anyhow!("no random numbers can be drawn"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+    Ok(bytes.iter().fold(Zeroizing::default(), |mut text: Zeroizing<String>, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
 }
 
 impl<'a> Made<'a> {

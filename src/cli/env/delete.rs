@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use super::found::Found;
+use crate::admin::model::Environment;
 use crate::cli::admin::Admin;
 use crate::cli::output;
 use crate::tls::finding::quoted;
@@ -42,7 +43,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let found = Found::read(&directory)?;
     arguments.check(&found)?;
-    check_stopped(&directory)?;
+    check_stopped(&directory, &found)?;
     if !arguments.yes && !confirmed(&directory)? {
         output::err("nothing was removed");
         return Ok(ExitCode::FAILURE);
@@ -68,9 +69,18 @@ impl Arguments {
     }
 }
 
-fn check_stopped(directory: &Path) -> anyhow::Result<()> {
+/// # Errors
+///
+/// A front end answers where this environment's would, and is not known to be another environment's.
+fn check_stopped(directory: &Path, found: &Found) -> anyhow::Result<()> {
     let client = Admin::of_environment(directory.to_owned()).client()?;
-    if client.is_answering() {
+    if !client.is_answering() {
+        return Ok(());
+    }
+    let is_other = client
+        .get::<Environment>("/v1/env")
+        .is_ok_and(|served| served.name != found.name || served.resource_group != found.resource_group);
+    if !is_other {
         bail!("a front end answers at {}: stop it first", client.address());
     }
     Ok(())

@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::ValueEnum;
-use http::Method;
+use http::{Method, StatusCode};
 
 use super::pair::{Files, Pair};
 use super::{Expected, show};
@@ -89,13 +89,21 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(etag) = &arguments.if_match {
         ask = ask.if_match(etag)?;
     }
-    let environment: Environment = client.accepted(ask)?.json()?;
+    let answer = client.ask(ask)?;
+    if let (StatusCode::PRECONDITION_FAILED, Some(etag)) = (answer.status, &arguments.if_match) {
+        bail!("it is no longer what {etag} stands for; scorefront env show says what it is now, and its etag");
+    }
+    let environment: Environment = answer.accepted()?.json()?;
     show::tell(&environment, arguments.output)?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// The name that a certificate without one is for; of several the front end takes none.
 fn served_cname(served: &Environment) -> Option<CnamePattern> {
-    served.global_service_configuration.ssl.cname.as_ref()?.parse().ok()
+    match served.global_service_configuration.ssl.cnames.as_slice() {
+        [only] => only.parse().ok(),
+        _ => None,
+    }
 }
 
 impl Arguments {
@@ -114,7 +122,8 @@ impl Arguments {
 
     /// What is there now, where that matters: it has to be the one that is meant, and may name the CNAME.
     fn served(&self, client: &Client, has_pair: bool) -> anyhow::Result<Option<Environment>> {
-        if !self.expected.is_told() && !(has_pair && self.ssl_cname.is_none()) {
+        let lacks_cname = has_pair && self.ssl_cname.is_none();
+        if !(self.expected.is_told() || lacks_cname) {
             return Ok(None);
         }
         let environment = client.get(PATH)?;
@@ -139,7 +148,7 @@ impl Arguments {
         Ok(EnvironmentPatch {
             description: self.description.clone(),
             global_service_configuration: has_ssl
-                .then(|| GlobalServiceConfigurationPatch { etag: None, ssl: Some(ssl) }),
+                .then_some(GlobalServiceConfigurationPatch { etag: None, ssl: Some(ssl) }),
         })
     }
 }

@@ -167,6 +167,13 @@ impl Answer {
     }
 }
 
+/// The same place, the first address that takes connections first.
+pub async fn reach(mut place: Place) -> Place {
+    let reached = connect(&place).await.ok().and_then(|stream| stream.peer_addr().ok());
+    place.addresses.sort_by_key(|address| Some(*address) != reached);
+    place
+}
+
 /// To the first address that takes the connection.
 async fn connect(place: &Place) -> anyhow::Result<TcpStream> {
     let mut failures = Vec::new();

@@ -1,6 +1,9 @@
 //! `scorefront service create realtime`.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
+
+use anyhow::bail;
 
 use super::settings::{self, Settings, Source};
 use super::show::{self, Shown};
@@ -44,7 +47,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         name: arguments.name.to_string(),
         settings: settings::of(&arguments.source, &arguments.settings),
     };
-    let service: Service = client.accepted(Ask::post("/v1/services").with(&wanted)?)?.json()?;
+    let answer = client.ask(Ask::post("/v1/services").with(&wanted)?)?;
+    if answer.code().as_deref() == Some("ServiceAlreadyExists") {
+        let (name, admin) = (&arguments.name, arguments.admin.words());
+        bail!("there is a service {name} already; change it: scorefront service update realtime -n {name}{admin}");
+    }
+    let service: Service = answer.accepted()?.json()?;
     let service = arguments.waiting.wait(&client, service);
     match arguments.output {
         Format::Json => output::json(&Shown::of(&service))?,
@@ -59,8 +67,8 @@ fn text(service: &Service, admin: &str) -> String {
     row(&mut text, "state", show::state(service.state));
     row(&mut text, "scoringUri", &service.scoring_uri);
     let name = &service.name;
-    text.push_str("\nNext:\n");
-    text.push_str(&format!("  scorefront service keys realtime -n {name}{admin}      # its keys\n"));
-    text.push_str(&format!("  scorefront service usage realtime -n {name}{admin}     # how it is called\n"));
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "\nNext:\n  scorefront service keys realtime -n {name}{admin}      # its keys");
+    let _ = writeln!(text, "  scorefront service usage realtime -n {name}{admin}     # how it is called");
     text
 }

@@ -128,25 +128,24 @@ fn none(name: &str, deployments: &[DeploymentSettings]) -> String {
 
 /// What `new` says, over what was there.
 fn merge(known: &mut DeploymentSettings, new: &DeploymentSettings) {
-    fn take<T: Clone>(known: &mut Option<T>, new: &Option<T>) {
-        if new.is_some() {
-            known.clone_from(new);
-        }
+    fn take<T>(known: &mut Option<T>, new: Option<T>) {
+        *known = new.or_else(|| known.take());
     }
+    let new = new.clone();
     // Replicas are listed or looked up, not both.
     if new.replicas.is_some() || new.dns.is_some() {
         (known.replicas, known.dns) = (None, None);
     }
-    take(&mut known.traffic, &new.traffic);
-    take(&mut known.max_concurrent_requests_per_container, &new.max_concurrent_requests_per_container);
-    take(&mut known.health_interval_ms, &new.health_interval_ms);
-    take(&mut known.health_timeout_ms, &new.health_timeout_ms);
-    take(&mut known.protocol, &new.protocol);
-    take(&mut known.path, &new.path);
-    take(&mut known.health_path, &new.health_path);
-    take(&mut known.model, &new.model);
-    take(&mut known.replicas, &new.replicas);
-    take(&mut known.dns, &new.dns);
+    take(&mut known.traffic, new.traffic);
+    take(&mut known.max_concurrent_requests_per_container, new.max_concurrent_requests_per_container);
+    take(&mut known.health_interval_ms, new.health_interval_ms);
+    take(&mut known.health_timeout_ms, new.health_timeout_ms);
+    take(&mut known.protocol, new.protocol);
+    take(&mut known.path, new.path);
+    take(&mut known.health_path, new.health_path);
+    take(&mut known.model, new.model);
+    take(&mut known.replicas, new.replicas);
+    take(&mut known.dns, new.dns);
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::settings;
 use super::target::Target;
 use crate::admin::model::{Service, State};
 use crate::cli::admin::Admin;
@@ -87,10 +88,12 @@ fn text(service: &Service, is_verbose: bool) -> anyhow::Result<String> {
     if is_verbose {
         row(&mut text, "swaggerUri", &service.swagger_uri);
         row(&mut text, "replicas", &format!("{} of {} ready", service.ready_replicas, service.total_replicas));
-        for (field, value) in super::settings::fields(&service.settings)? {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            text.push_str(&format!("{field}  {value}\n"));
-        }
+        let line = |(field, value): (String, serde_json::Value)| {
+            [field, value.as_str().map_or_else(|| value.to_string(), str::to_owned)]
+        };
+        let settings: Vec<_> = settings::fields(&service.settings)?.into_iter().map(line).collect();
+        text.push('\n');
+        text.push_str(&output::table(["SETTING", "VALUE"], &settings));
     }
     Ok(text)
 }

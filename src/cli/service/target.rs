@@ -16,7 +16,7 @@ pub struct Target {
     #[arg(short, long, value_parser = name)]
     name: Option<ServiceName>,
     /// Its id, as service create and service show say it
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     id: Option<String>,
 }
 
@@ -59,8 +59,6 @@ impl Target {
     ///
     /// There is none.
     pub fn ask(&self, client: &Client) -> anyhow::Result<Answer> {
-        // Of no name there is no service; the path would be another one.
-        anyhow::ensure!(!self.word().is_empty(), "No such service: {self}.");
         let answer = client.ask(Ask::get(self.path("")))?;
         anyhow::ensure!(answer.status != StatusCode::NOT_FOUND, "No such service: {self}.");
         answer.accepted()

@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
-use http::Method;
+use anyhow::{Context, bail};
+use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::deployment::Change;
@@ -63,7 +63,11 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(etag) = etag {
         ask = ask.if_match(&etag)?;
     }
-    let service: Service = client.accepted(ask)?.json()?;
+    let answer = client.ask(ask)?;
+    if answer.status == StatusCode::PRECONDITION_FAILED {
+        bail!("{} was changed by somebody else at the same time; look at it and try again", arguments.target);
+    }
+    let service: Service = answer.accepted()?.json()?;
     let service = arguments.waiting.wait(&client, service);
     show::tell(&service, false, arguments.output)?;
     Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::address::Place;
-use super::call::{Call, UnknownIssuer};
+use super::call::{Call, UnknownIssuer, reach};
 use super::target::Target;
 use super::trust;
 use crate::admin::model::{Keys, Service};
@@ -94,51 +94,37 @@ impl Look<'_> {
     fn usage(&self) -> anyhow::Result<Usage> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut notes = Vec::new();
-        let place = Place::of(&self.service.swagger_uri, &self.client)?;
+        let place = runtime.block_on(reach(Place::of(&self.service.swagger_uri, &self.client)?));
         let (swagger, is_trusted) = self.swagger(&runtime, &place)?;
-        let sample = match swagger.as_ref().ok().and_then(sample) {
-            Some(sample) => quoted(Path::new(&sample)),
-            None => {
-                notes.push("request.json is what the model is to score".to_owned());
-                "@request.json".to_owned()
-            }
-        };
-        if let Err(why) = &swagger {
-            notes.push(format!("the service does not say what it takes: {why}"));
-        }
+        let data = data(&swagger, &mut notes);
         let cacert = self.cacert(place.is_tls, is_trusted, &mut notes);
-        let asks_for_key = self.key.is_some() || self.service.settings.auth_enabled != Some(false);
-        let key = match (&self.key, asks_for_key) {
-            (Some(key), _) => Some(key.as_str()),
-            (None, true) if !self.is_open(&swagger) => {
-                notes.push(format!(
-                    "KEY is a key of the service, of which only a hash is kept; a new one: \
-                     scorefront service keys realtime -n {} --regen --key Primary{}",
-                    self.service.name,
-                    self.arguments.admin.words()
-                ));
-                Some("KEY")
-            }
-            (None, _) => None,
-        };
+        let headers = headers(self.key(swagger.is_ok(), &mut notes));
         let resolve = runtime.block_on(resolve(&place));
         // A name server that does not answer is not waited for.
         runtime.shutdown_background();
-        let headers = headers(key);
-        let curl = self.curl(&headers, &sample, &[cacert.clone(), resolve]);
         Ok(Usage {
             scoring_uri: self.service.scoring_uri.clone(),
             swagger_uri: self.service.swagger_uri.clone(),
-            sample_cli: self.cli(&sample, cacert.as_deref()),
-            sample_curl: curl,
+            sample_cli: self.cli(&data, cacert.as_deref()),
+            sample_curl: self.curl(&headers, &data, &[cacert, resolve]),
             headers,
             notes,
         })
     }
 
-    /// Whether calls need no key, by what became of one without.
-    fn is_open(&self, swagger: &anyhow::Result<Value>) -> bool {
-        self.key.is_none() && swagger.is_ok()
+    /// The key that calls have to have, or its place; none, if the service answered without one.
+    fn key(&self, is_answered: bool, notes: &mut Vec<String>) -> Option<&str> {
+        let is_open = self.service.settings.auth_enabled == Some(false) || is_answered;
+        if self.key.is_some() || is_open {
+            return self.key.as_deref();
+        }
+        notes.push(format!(
+            "KEY is a key of the service, if it asks for one; only a hash is kept; a new one: \
+             scorefront service keys realtime -n {} --regen --key Primary{}",
+            self.service.name,
+            self.arguments.admin.words()
+        ));
+        Some("KEY")
     }
 
     /// What the model says of itself, and whether the certificate was trusted on the way there.
@@ -160,7 +146,7 @@ impl Look<'_> {
                 status => bail!("swagger.json: {status}"),
             }
         }));
-        let is_trusted = !asked.as_ref().is_err_and(|error| error.is::<UnknownIssuer>());
+        let is_trusted = !asked.as_ref().is_err_and(anyhow::Error::is::<UnknownIssuer>);
         Ok((asked, is_trusted))
     }
 
@@ -201,6 +187,16 @@ impl Look<'_> {
 fn headers(key: Option<&str>) -> Vec<String> {
     let key = key.map(|key| format!("Authorization: Bearer {key}"));
     std::iter::once("Content-Type: application/json".to_owned()).chain(key).collect()
+}
+
+/// What is sent, as an argument; `notes` say what it lacks.
+fn data(swagger: &anyhow::Result<Value>, notes: &mut Vec<String>) -> String {
+    if let Some(sample) = swagger.as_ref().ok().and_then(sample) {
+        return quoted(Path::new(&sample));
+    }
+    let why = swagger.as_ref().err().map(|why| format!("; the service does not say what that is: {why:#}"));
+    notes.push(format!("request.json holds what is to be scored{}", why.unwrap_or_default()));
+    "@request.json".to_owned()
 }
 
 /// What the model gives as an example of its input; `data` on the command line would take an `@` for a file.
