@@ -346,12 +346,30 @@ impl Front {
 
     /// What the admin listener answers to a request's head lines.
     pub async fn admin(&self, head: &str) -> Reply {
+        self.manage(head, "").await
+    }
+
+    /// The same with a body.
+    pub async fn manage(&self, head: &str, body: &str) -> Reply {
+        self.send_admin(head, body).await.reply().await
+    }
+
+    /// The same for somebody who does not wait for the answer.
+    pub async fn manage_and_leave(&self, head: &str, body: &str) {
+        drop(self.send_admin(head, body).await);
+    }
+
+    async fn send_admin(&self, head: &str, body: &str) -> Wire {
         let mut wire = match &self.bound.admin {
             AdminListen::Tcp(address) => Wire::new(TcpStream::connect(address).await.expect("a connection")),
             AdminListen::Unix(path) => Wire::new(UnixStream::connect(path).await.expect("a connection")),
         };
-        wire.send(format!("{head}\r\nHost: admin\r\nConnection: close\r\n\r\n")).await;
-        wire.reply().await
+        let fields = match body {
+            "" => String::new(),
+            body => format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()),
+        };
+        wire.send(format!("{head}\r\nHost: localhost\r\n{fields}Connection: close\r\n\r\n{body}")).await;
+        wire
     }
 
     /// A line of /metrics: `metric("requests_total{service=\"iris\",…}")`.
