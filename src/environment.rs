@@ -5,6 +5,7 @@
 
 pub mod commit;
 mod configuration;
+pub mod create;
 pub mod draft;
 mod file;
 mod held;
