@@ -3,19 +3,31 @@
 mod admin;
 mod cert;
 mod check;
+mod completions;
 mod demo;
+mod env;
+mod man;
+mod output;
 mod reload;
 mod serve;
+mod service;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+const EXAMPLES: &str = "\
+Examples:
+  scorefront demo
+  scorefront env create -c -g my-rg -n my-cluster --cert-cname scoring.example.com --cert-pem cert.pem --key-pem key.pem
+  scorefront serve --env my-cluster
+  scorefront service create realtime --env my-cluster -n iris --replica http://10.1.0.11:5001";
+
 /// The real-time scoring front end of a model-serving cluster: ends TLS for its CNAMEs and carries
 /// scoring calls (/api/v1/service/NAME/score) to model containers.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -33,6 +45,12 @@ enum Command {
     Reload(reload::Arguments),
     /// Looks into certificates and keys of every form, and puts them where they are served from
     Cert(cert::Arguments),
+    /// Makes, shows, changes and removes environments: the files of one cluster
+    Env(env::Arguments),
+    /// Makes, shows, changes, removes and calls the services of a running front end
+    Service(Box<service::Arguments>),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// Which configuration a command is about.
@@ -58,6 +76,20 @@ impl Configuration {
     }
 }
 
+/// The exit code of wrong usage; clap's own.
+const USAGE: u8 = 2;
+
+/// Arguments that do not go together, where clap cannot tell.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(String);
+
+impl WrongUsage {
+    fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
 /// Runs the command this process was started with.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
@@ -66,9 +98,43 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(arguments),
         Command::Reload(arguments) => reload::run(arguments),
         Command::Cert(arguments) => cert::run(arguments),
+        Command::Env(arguments) => env::run(arguments),
+        Command::Service(arguments) => service::run(*arguments),
+        Command::Completions(arguments) => Ok(completions::run(arguments)),
+        Command::Man(arguments) => man::run(arguments),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
+        output::err(&format!("error: {error:#}"));
+        if error.is::<WrongUsage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn each(command: &clap::Command, look: &mut impl FnMut(&clap::Command)) {
+        look(command);
+        command.get_subcommands().for_each(|command| each(command, look));
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_is_for_and_has_examples_of_itself() {
+        let mut command = Arguments::command().disable_help_subcommand(true);
+        command.build();
+        each(&command, &mut |command| {
+            let name = command.get_bin_name().unwrap_or_default();
+            assert!(command.get_about().is_some(), "{name} does not say what it is for");
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.starts_with("Examples:\n"), "{name} has no examples");
+            assert!(examples.contains(&format!("  {name}")), "{name} has examples of something else: {examples}");
+        });
+    }
 }

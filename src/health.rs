@@ -44,12 +44,13 @@ pub async fn watch(replicas: Arc<Replicas>, path: Uri, patience: Duration, place
     }
 }
 
-/// Looks once at the resource `path` of those replicas of which nothing is known yet, all at once, and a few at most.
+/// Looks once at the resource `path` of those replicas in use that are not known to be healthy, all at once, and at a few at
+/// most.
 pub async fn look_at_unknown(replicas: Arc<Replicas>, path: Uri, patience: Duration) {
     const AT_MOST: usize = 8;
     let places = Rc::new(Semaphore::new(AT_MOST));
     let views = replicas.views().into_iter();
-    let unknown = views.filter(|view| view.out.is_none() && !view.healthy && view.replica.pace().mean().is_none());
+    let unknown = views.filter(|view| view.out.is_none() && !view.healthy);
     let mut looks = JoinSet::new();
     for view in unknown.take(AT_MOST) {
         looks.spawn_local(look(Arc::clone(&replicas), view.replica, path.clone(), patience, Rc::clone(&places)));

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
@@ -45,7 +46,12 @@ impl Problem {
         Self { status, code, message: message.into(), details: Vec::new(), fields: Vec::new() }
     }
 
+    /// `message` is made a sentence.
     pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if !message.ends_with(['.', '?']) {
+            message.push('.');
+        }
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
@@ -238,6 +244,20 @@ impl Precondition {
     }
 }
 
+/// The name in a path.
+pub struct Named(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(Problem::bad_request("BadRequest", "The name in the path is no text.")),
+        }
+    }
+}
+
 /// A body of JSON: an object.
 pub struct Object(pub Map<String, Value>);
 
@@ -261,7 +281,7 @@ impl<S: Sync> FromRequest<S> for Object {
 /// Some field has a value that it cannot have.
 pub fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Problem> {
     serde_path_to_error::deserialize(Value::Object(fields))
-        .map_err(|error| Problem::bad_request("BadRequest", format!("`{}`: {}.", error.path(), error.inner())))
+        .map_err(|error| Problem::bad_request("BadRequest", format!("`{}`: {}", error.path(), error.inner())))
 }
 
 // Never what stands there: it may be a key.

@@ -1,4 +1,4 @@
-//! What every operation of the management API can answer besides its own: said once, for the OpenAPI document.
+//! What every operation of the management API can answer besides its own: said once, for the document that describes it.
 
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};

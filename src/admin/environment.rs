@@ -86,7 +86,7 @@ pub(super) async fn list_keys(State(admin): State<Arc<Admin>>) -> Result<Respons
 }
 
 fn refuse_unknown(fields: &Map<String, Value>) -> Result<(), Problem> {
-    let wrong = |error: settings::SettingsError| Problem::bad_request("BadRequest", format!("{error}."));
+    let wrong = |error: settings::SettingsError| Problem::bad_request("BadRequest", error.to_string());
     settings::refuse_unknown(fields, &["description", "globalServiceConfiguration"]).map_err(wrong)?;
     let Some(global) = fields.get("globalServiceConfiguration").and_then(Value::as_object) else { return Ok(()) };
     settings::refuse_unknown(global, &["etag", "ssl"]).map_err(wrong)?;
@@ -101,7 +101,7 @@ fn change_ssl(draft: &mut Draft, ssl: SslPatch) -> Result<(), Problem> {
         Some(cname) => Some(
             cname
                 .parse()
-                .map_err(|problem| Problem::bad_request("InvalidSslSetting", format!("`cname`: {problem}.")))?,
+                .map_err(|problem| Problem::bad_request("InvalidSslSetting", format!("`cname`: {problem}")))?,
         ),
         None => None,
     };

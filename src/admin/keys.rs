@@ -1,16 +1,17 @@
 //! The two keys of a service. The configuration has their hashes, by which calls are let in; the keys themselves lie beside
 //! it in a file of their own, which nobody but its owner can read and which is read for nothing but to show them.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use toml_edit::value;
 use zeroize::Zeroizing;
 
-use super::answer::{Object, Problem, json, typed};
+use super::answer::{Named, Object, Problem, json, typed};
 use super::model::{ErrorResponse, KeyType, Keys, RegenerateKeysRequest};
 use super::{Admin, services, settings};
 use crate::config::{self, Auth, KeyHash};
@@ -29,7 +30,7 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 16..=256;
     (status = 200, body = Keys),
     (status = 404, body = ErrorResponse),
 ))]
-pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn show(State(admin): State<Arc<Admin>>, Named(name): Named) -> Result<Response, Problem> {
     let config = admin.config.load_full();
     let service = services::find(&config, &name)?;
     let file = keys_file(&admin.main, service.name.as_str());
@@ -52,11 +53,11 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(name): Path<Strin
 ))]
 pub(super) async fn regenerate(
     State(admin): State<Arc<Admin>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Object(fields): Object,
 ) -> Result<Response, Problem> {
     settings::refuse_unknown(&fields, &["keyType", "keyValue"])
-        .map_err(|error| Problem::bad_request("BadRequest", format!("{error}.")))?;
+        .map_err(|error| Problem::bad_request("BadRequest", error.to_string()))?;
     let RegenerateKeysRequest { key_type, key_value } = typed(fields)?;
     let name = services::find(&admin.config.load(), &name)?.name.to_string();
     let keys = admin
@@ -109,7 +110,11 @@ fn put(draft: &mut Draft, name: &str, keys: &Keys) -> Result<(), Problem> {
 fn random_key() -> Result<String, Problem> {
     let mut bytes = [0; KEY_BYTES];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Problem::internal("No key could be drawn", &"no random bytes"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut key = String::new();
+    for byte in bytes {
+        let _ = write!(key, "{byte:02x}");
+    }
+    Ok(key)
 }
 
 fn chosen(key: &str) -> Result<(), Problem> {

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::answer::{ETag, Problem, json};
+use super::answer::{ETag, Named, Problem, json};
 use super::model::{self, ErrorResponse, Operation, OperationState};
 use super::{Admin, services, state};
 
@@ -16,7 +16,7 @@ use super::{Admin, services, state};
     (status = 200, body = Operation),
     (status = 404, body = ErrorResponse),
 ))]
-pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn show(State(admin): State<Arc<Admin>>, Named(id): Named) -> Result<Response, Problem> {
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "OperationNotFound", "No such operation.");
     let (name, tag) = id.rsplit_once('_').ok_or_else(unknown)?;
     let name: crate::config::ServiceName = name.parse().map_err(|_| unknown())?;

@@ -60,6 +60,9 @@ struct ReplicaReport {
     /// Whether the last look at its health resource found a success; false also before the first look. Absent where
     /// replicas in use are not looked at and none was.
     healthy: Option<bool>,
+    /// How it failed last, if it is in use all the same because too few others are; absent once it was found healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
     in_flight: usize,
     /// Requests it is given at a time; absent: any number.
     permits: Option<usize>,
@@ -107,12 +110,13 @@ impl DeploymentReport {
 }
 
 impl ReplicaReport {
-    fn of(View { replica, out, healthy }: View, is_looked_at: bool) -> Self {
+    fn of(View { replica, out, healthy, trouble }: View, is_looked_at: bool) -> Self {
         Self {
             address: replica.endpoint().address().to_string(),
             ready: out.is_none(),
             healthy: (healthy || is_looked_at || out.is_some()).then_some(healthy),
             out: out.map(OutReport::of),
+            trouble: trouble.map(|trouble| trouble.to_string()),
             in_flight: replica.in_flight(),
             permits: Some(replica.limit()).filter(|limit| *limit > 0),
             mean_ms: replica.pace().mean().map(millis),

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use toml_edit::{Table, value};
-use utoipa::IntoParams;
 
-use super::answer::{ETag, Object, Precondition, Problem, json};
+use super::answer::{ETag, Named, Object, Precondition, Problem, json};
 use super::model::{ErrorResponse, Service, ServiceCreateRequest, ServicePage, ServiceSettings};
 use super::{Admin, keys, settings, state};
 use crate::config::{self, Config, ServiceName};
@@ -26,7 +26,7 @@ const MAX_PAGE: usize = 1000;
 const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
 
 /// Which services, and how many at a time.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
     /// Only the one of this name.
@@ -46,7 +46,11 @@ pub(super) struct Wanted {
     (status = 200, body = ServicePage),
     (status = 400, body = ErrorResponse),
 ))]
-pub(super) async fn list(State(admin): State<Arc<Admin>>, Query(wanted): Query<Wanted>) -> Result<Response, Problem> {
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(wanted) = wanted.map_err(|error| Problem::bad_request("BadRequest", error.body_text()))?;
     let count = wanted.count.unwrap_or(PAGE);
     if !(1..=MAX_PAGE).contains(&count) {
         return Err(Problem::bad_request("BadRequest", format!("`count` is 1 to {MAX_PAGE}.")));
@@ -74,7 +78,7 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, Query(wanted): Query<W
     (status = 200, body = Service, headers(("ETag" = String))),
     (status = 404, body = ErrorResponse),
 ))]
-pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn show(State(admin): State<Arc<Admin>>, Named(name): Named) -> Result<Response, Problem> {
     let config = admin.config.load_full();
     let service = find(&config, &name)?;
     state::make_certain(&admin, service.name.as_str()).await;
@@ -91,12 +95,11 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(name): Path<Strin
     (status = 412, body = ErrorResponse, description = "The files were changed at the same time"),
 ))]
 pub(super) async fn create(State(admin): State<Arc<Admin>>, Object(mut fields): Object) -> Result<Response, Problem> {
-    let name = match fields.remove("name") {
-        Some(Value::String(name)) => name,
-        _ => return Err(Problem::bad_request("InvalidService", "`name` is missing: a text such as \"iris\".")),
+    let Some(Value::String(name)) = fields.remove("name") else {
+        return Err(Problem::bad_request("InvalidService", "`name` is missing: a text such as \"iris\"."));
     };
-    let name: ServiceName =
-        name.parse().map_err(|problem| Problem::bad_request("InvalidServiceName", format!("{problem}.")))?;
+    let name = name.parse::<ServiceName>();
+    let name = name.map_err(|wrong| Problem::bad_request("InvalidServiceName", wrong.to_string()))?;
     let settings = merged(&ServiceSettings::default(), fields)?;
     let new = name.clone();
     admin
@@ -125,7 +128,7 @@ pub(super) async fn create(State(admin): State<Arc<Admin>>, Object(mut fields): 
 ))]
 pub(super) async fn update(
     State(admin): State<Arc<Admin>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     headers: HeaderMap,
     Object(mut fields): Object,
 ) -> Result<Response, Problem> {
@@ -167,7 +170,7 @@ pub(super) async fn update(
 ))]
 pub(super) async fn delete(
     State(admin): State<Arc<Admin>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let precondition = Precondition::of(&headers)?;
@@ -200,7 +203,7 @@ fn add(draft: &mut Draft, name: &str, settings: &ServiceSettings) -> Result<(), 
 }
 
 fn merged(before: &ServiceSettings, fields: serde_json::Map<String, Value>) -> Result<ServiceSettings, Problem> {
-    settings::merged(before, fields).map_err(|error| Problem::bad_request("InvalidService", format!("{error}.")))
+    settings::merged(before, fields).map_err(|error| Problem::bad_request("InvalidService", error.to_string()))
 }
 
 /// The answer to a change that is served, and may yet have to find a replica that answers.

@@ -186,6 +186,10 @@ const DEPLOYMENT_FIELDS: &[&str] = &[
     "dns",
 ];
 
+/// What the original had for the containers that it ran.
+const OF_THE_ORIGINAL: [&str; 5] =
+    ["numReplicas", "imageId", "autoScaler", "computeResource", "containerResourceReservation"];
+
 /// # Errors
 ///
 /// One of `fields` is none of `known`.
@@ -193,11 +197,11 @@ pub fn refuse_unknown(fields: &Map<String, Json>, known: &[&str]) -> Result<(), 
     let Some(unknown) = fields.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
     let shown: String = unknown.chars().take(64).collect();
     let remedy = match config::diagnostic::nearest(&shown, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if shown == "numReplicas" || shown == "imageId" => {
+        _ if OF_THE_ORIGINAL.contains(&shown.as_str()) => {
             "containers are run by others: name those that run in `replicas`, or what they are looked up by in `dns`"
                 .to_owned()
         }
+        Some(near) => format!("did you mean `{near}`?"),
         None => format!("there are {}", known.join(", ")),
     };
     Err(SettingsError::Unknown(shown, remedy))
@@ -206,28 +210,30 @@ pub fn refuse_unknown(fields: &Map<String, Json>, known: &[&str]) -> Result<(), 
 /// Has `table` say `new` where it says `old`; nothing else in it is touched.
 pub fn write(table: &mut Table, old: &ServiceSettings, new: &ServiceSettings) {
     let mut change = Change { table };
-    change.of("cnames", &old.cnames, &new.cnames, list);
-    change.of("auth", &old.auth_enabled, &new.auth_enabled, |on| value(*on));
-    change.of("scoring_timeout", &old.scoring_timeout_ms, &new.scoring_timeout_ms, duration);
-    change.of("max_queue_wait", &old.max_queue_wait_ms, &new.max_queue_wait_ms, duration);
-    change.of("max_queue", &old.max_queue, &new.max_queue, integer);
-    change.of("max_body", &old.max_body_bytes, &new.max_body_bytes, size);
-    change.of("error_format", &old.error_format, &new.error_format, quoted);
-    change.of("sticky_by", &old.sticky_by, &new.sticky_by, quoted);
-    change.of("mirror", &old.mirror, &new.mirror, mirror);
-    change.of("max_requests_per_second", &old.max_requests_per_second, &new.max_requests_per_second, integer);
-    change.of("burst", &old.burst, &new.burst, integer);
-    change.of("max_requests_in_flight", &old.max_requests_in_flight, &new.max_requests_in_flight, integer);
-    let concurrent = (&old.max_concurrent_requests_per_container, &new.max_concurrent_requests_per_container);
-    change.of("max_concurrent_requests_per_replica", concurrent.0, concurrent.1, integer);
-    change.of("health_interval", &old.health_interval_ms, &new.health_interval_ms, duration);
-    change.of("health_timeout", &old.health_timeout_ms, &new.health_timeout_ms, duration);
-    change.of("protocol", &old.protocol, &new.protocol, quoted);
-    change.of("path", &old.path, &new.path, quoted);
-    change.of("health_path", &old.health_path, &new.health_path, quoted);
-    change.of("model", &old.model, &new.model, quoted);
-    change.of("replicas", &old.replicas, &new.replicas, list);
-    change.of("dns", &old.dns, &new.dns, quoted);
+    change.plain("cnames", [&old.cnames, &new.cnames]);
+    change.plain("auth", [&old.auth_enabled, &new.auth_enabled]);
+    change.duration("scoring_timeout", [&old.scoring_timeout_ms, &new.scoring_timeout_ms]);
+    change.duration("max_queue_wait", [&old.max_queue_wait_ms, &new.max_queue_wait_ms]);
+    change.plain("max_queue", [&old.max_queue, &new.max_queue]);
+    change.with("max_body", [&old.max_body_bytes, &new.max_body_bytes], |bytes| value(size(*bytes)));
+    change.plain("error_format", [&old.error_format, &new.error_format]);
+    change.plain("sticky_by", [&old.sticky_by, &new.sticky_by]);
+    change.plain("mirror", [&old.mirror, &new.mirror]);
+    change.plain("max_requests_per_second", [&old.max_requests_per_second, &new.max_requests_per_second]);
+    change.plain("burst", [&old.burst, &new.burst]);
+    change.plain("max_requests_in_flight", [&old.max_requests_in_flight, &new.max_requests_in_flight]);
+    change.plain(
+        "max_concurrent_requests_per_replica",
+        [&old.max_concurrent_requests_per_container, &new.max_concurrent_requests_per_container],
+    );
+    change.duration("health_interval", [&old.health_interval_ms, &new.health_interval_ms]);
+    change.duration("health_timeout", [&old.health_timeout_ms, &new.health_timeout_ms]);
+    change.plain("protocol", [&old.protocol, &new.protocol]);
+    change.plain("path", [&old.path, &new.path]);
+    change.plain("health_path", [&old.health_path, &new.health_path]);
+    change.plain("model", [&old.model, &new.model]);
+    change.plain("replicas", [&old.replicas, &new.replicas]);
+    change.plain("dns", [&old.dns, &new.dns]);
     if old.deployments != new.deployments {
         let old = old.deployments.as_deref().unwrap_or_default();
         write_deployments(table, old, new.deployments.as_deref());
@@ -258,67 +264,93 @@ fn named(table: &Table) -> Option<&str> {
 }
 
 fn write_deployment(table: &mut Table, old: &DeploymentSettings, new: &DeploymentSettings) {
-    let mut change = Change { table };
     if old.name != new.name {
-        set(change.table, "name", Some(quoted(&new.name)));
+        set(table, "name", Some(value(&new.name)));
     }
-    change.of("traffic", &old.traffic, &new.traffic, integer);
-    let concurrent = (&old.max_concurrent_requests_per_container, &new.max_concurrent_requests_per_container);
-    change.of("max_concurrent_requests_per_replica", concurrent.0, concurrent.1, integer);
-    change.of("health_interval", &old.health_interval_ms, &new.health_interval_ms, duration);
-    change.of("health_timeout", &old.health_timeout_ms, &new.health_timeout_ms, duration);
-    change.of("protocol", &old.protocol, &new.protocol, quoted);
-    change.of("path", &old.path, &new.path, quoted);
-    change.of("health_path", &old.health_path, &new.health_path, quoted);
-    change.of("model", &old.model, &new.model, quoted);
-    change.of("replicas", &old.replicas, &new.replicas, list);
-    change.of("dns", &old.dns, &new.dns, quoted);
+    let mut change = Change { table };
+    change.plain("traffic", [&old.traffic, &new.traffic]);
+    change.plain(
+        "max_concurrent_requests_per_replica",
+        [&old.max_concurrent_requests_per_container, &new.max_concurrent_requests_per_container],
+    );
+    change.duration("health_interval", [&old.health_interval_ms, &new.health_interval_ms]);
+    change.duration("health_timeout", [&old.health_timeout_ms, &new.health_timeout_ms]);
+    change.plain("protocol", [&old.protocol, &new.protocol]);
+    change.plain("path", [&old.path, &new.path]);
+    change.plain("health_path", [&old.health_path, &new.health_path]);
+    change.plain("model", [&old.model, &new.model]);
+    change.plain("replicas", [&old.replicas, &new.replicas]);
+    change.plain("dns", [&old.dns, &new.dns]);
 }
 
+/// Of one table: each setting as it was and as it is to be.
 struct Change<'a> {
     table: &'a mut Table,
 }
 
 impl Change<'_> {
-    fn of<T: PartialEq>(&mut self, key: &str, old: &Option<T>, new: &Option<T>, item: impl FnOnce(&T) -> Item) {
+    /// What is written in TOML as it is in JSON.
+    fn plain<T: PartialEq + Plain>(&mut self, key: &str, change: [&Option<T>; 2]) {
+        self.with(key, change, Plain::item);
+    }
+
+    /// Milliseconds.
+    fn duration(&mut self, key: &str, change: [&Option<u64>; 2]) {
+        self.with(key, change, |millis| value(duration(*millis)));
+    }
+
+    fn with<T: PartialEq>(&mut self, key: &str, [old, new]: [&Option<T>; 2], item: impl FnOnce(&T) -> Item) {
         if old != new {
             set(self.table, key, new.as_ref().map(item));
         }
     }
 }
 
-#[expect(clippy::ptr_arg, reason = "it is one of several that take a reference to what a field holds")]
-fn quoted(text: &String) -> Item {
-    value(text)
+trait Plain {
+    fn item(&self) -> Item;
 }
 
-fn integer(number: &u64) -> Item {
-    value(i64::try_from(*number).unwrap_or(i64::MAX))
+impl Plain for bool {
+    fn item(&self) -> Item {
+        value(*self)
+    }
+}
+
+impl Plain for u64 {
+    fn item(&self) -> Item {
+        value(i64::try_from(*self).unwrap_or(i64::MAX))
+    }
+}
+
+impl Plain for String {
+    fn item(&self) -> Item {
+        value(self)
+    }
+}
+
+impl Plain for Vec<String> {
+    fn item(&self) -> Item {
+        value(self.iter().collect::<Array>())
+    }
+}
+
+impl Plain for Mirror {
+    fn item(&self) -> Item {
+        let mut table = InlineTable::new();
+        table.insert("deployment", Value::from(self.deployment.as_str()));
+        table.insert("percent", Value::from(i64::try_from(self.percent).unwrap_or(i64::MAX)));
+        value(table)
+    }
 }
 
 /// As an operator would write it: in seconds where it is some.
-fn duration(millis: &u64) -> Item {
-    value(match millis % 1000 {
-        0 => format!("{}s", millis / 1000),
-        _ => format!("{millis}ms"),
-    })
+fn duration(millis: u64) -> String {
+    if millis.is_multiple_of(1000) { format!("{}s", millis / 1000) } else { format!("{millis}ms") }
 }
 
 /// In the largest unit that it is a multiple of.
-fn size(bytes: &u64) -> Item {
+fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let fitting = UNITS.iter().find(|(unit, _)| *bytes > 0 && bytes % unit == 0);
-    value(fitting.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit)))
-}
-
-#[expect(clippy::ptr_arg, reason = "it is one of several that take a reference to what a field holds")]
-fn list(texts: &Vec<String>) -> Item {
-    value(texts.iter().collect::<Array>())
-}
-
-fn mirror(mirror: &Mirror) -> Item {
-    let mut table = InlineTable::new();
-    table.insert("deployment", Value::from(mirror.deployment.as_str()));
-    table.insert("percent", Value::from(i64::try_from(mirror.percent).unwrap_or(i64::MAX)));
-    value(table)
+    let fitting = UNITS.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    fitting.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
 }

@@ -12,8 +12,8 @@ use super::Admin;
 use super::model::{Detail, State};
 use crate::config::{self, Source};
 use crate::health;
-use crate::scheduling::View;
-use crate::scoring::catalog::{Catalog, Deployment};
+use crate::scheduling::{Failure, View};
+use crate::scoring::catalog::{Catalog, Deployment, Service};
 
 /// How long a service may take to find a replica before it has failed: as long as the original's containers had to start
 /// (60 looks, one every 5 s).
@@ -39,7 +39,7 @@ pub(super) struct Found {
 pub(super) fn of(admin: &Admin, service: &config::Service) -> Found {
     let catalog = admin.catalog.load();
     let served = catalog.services().iter().find(|served| &*served.name == service.name.as_str());
-    let deployments = served.map(|served| served.deployments()).unwrap_or_default();
+    let deployments = served.map(Service::deployments).unwrap_or_default();
     let views: Vec<_> = deployments.iter().map(|deployment| (deployment, deployment.replicas.views())).collect();
     let all = || views.iter().flat_map(|(_, views)| views);
     // A share of the calls that nobody answers is no success.
@@ -82,27 +82,35 @@ pub(super) async fn make_certain(admin: &Admin, name: &str) {
 
 fn unseen<'a>(catalog: &'a Catalog, name: &str) -> impl Iterator<Item = &'a Deployment> {
     let service = catalog.services().iter().find(|service| &*service.name == name);
-    let deployments = service.map(|service| service.deployments()).unwrap_or_default();
+    let deployments = service.map(Service::deployments).unwrap_or_default();
     let is_unseen =
         |deployment: &&Deployment| deployment.takes_calls() && !deployment.replicas.views().iter().any(answers);
     deployments.iter().filter(is_unseen)
 }
 
-/// Whether it answered when it was asked last, for its health or with a score.
+/// Whether it answered when it was asked last, for its health or with a score: one that scores may have another path for
+/// its health than it is asked at.
 fn answers(view: &View) -> bool {
-    view.out.is_none() && (view.healthy || view.replica.pace().mean().is_some())
+    let has_scored = view.replica.pace().mean().is_some();
+    let is_failing = view.trouble.as_ref().is_some_and(|trouble| !matches!(trouble, Failure::Unhealthy(_)));
+    view.out.is_none() && (view.healthy || (has_scored && !is_failing))
 }
 
 /// Whether nothing is known of it yet.
 fn is_unknown(view: &View) -> bool {
-    view.out.is_none() && !answers(view)
+    view.out.is_none() && view.trouble.is_none() && !answers(view)
+}
+
+fn failure(view: &View) -> Option<(&View, &Failure)> {
+    let failure = view.out.as_ref().map(|out| &out.failure).or(view.trouble.as_ref())?;
+    Some((view, failure))
 }
 
 fn reason(deployment: &Deployment, views: &[View]) -> Detail {
     let name = &deployment.name;
-    let message = match (views.iter().find_map(|view| Some((view, view.out.as_ref()?))), &deployment.source) {
-        (Some((view, out)), _) => {
-            format!("deployment {name}: {}: {}", view.replica.endpoint().address(), out.failure)
+    let message = match (views.iter().find_map(failure), &deployment.source) {
+        (Some((view, failure)), _) => {
+            format!("deployment {name}: {}: {failure}", view.replica.endpoint().address())
         }
         (None, Source::Dns { target, .. }) if views.is_empty() => {
             format!("deployment {name}: no address was found for {target} yet")

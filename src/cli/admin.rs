@@ -1,34 +1,29 @@
-//! Speaks to a running front end through its admin address.
+//! Which running front end a command is about: where its admin address is, and the token it asks for. How it is spoken
+//! to is in [`client`].
 
+mod client;
+
+use std::env;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use http::HeaderValue;
 
+pub(super) use self::client::{Answer, Ask, Client, segment};
 use super::Configuration;
-use crate::config::{self, AdminListen, defaults};
+use crate::config::{self, AdminListen, Diagnostics, defaults};
+use crate::tls::finding::quoted;
 
-/// How long an answer may take: a reload reads every file.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The longest answer: some 400 bytes for each of 10,000 certificates, many times over.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// Names the admin address where no argument does.
+const VARIABLE: &str = "SCOREFRONT_ADMIN";
 
 /// Which running front end a command is about.
 #[derive(Debug, clap::Args)]
 pub(super) struct Admin {
-    /// Its admin address, http://ADDRESS:PORT or unix:PATH; by default port 8900 of this machine
-    #[arg(long = "admin", value_name = "URL", env = "SCOREFRONT_ADMIN", conflicts_with_all = ["config", "env"])]
+    /// Its admin address, http://ADDRESS:PORT or unix:PATH; else what the variable `SCOREFRONT_ADMIN` says, else port
+    /// 8900 of this machine
+    #[arg(long = "admin", value_name = "URL", conflicts_with_all = ["config", "env"], verbatim_doc_comment)]
     url: Option<String>,
     /// The file that holds the token its admin address asks for
     #[arg(long, value_name = "FILE", env = "SCOREFRONT_ADMIN_TOKEN_FILE")]
@@ -37,95 +32,106 @@ pub(super) struct Admin {
     #[arg(long, value_name = "FILE", conflicts_with = "env")]
     config: Option<PathBuf>,
     /// The environment it runs with
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", visible_alias = "dir")]
     env: Option<PathBuf>,
 }
 
-/// A front end that can be asked.
-pub(super) struct Client {
-    address: AdminListen,
-    token: Option<HeaderValue>,
-}
-
 impl Admin {
+    /// The front end that an environment's files belong to.
+    pub(super) fn of_environment(directory: PathBuf) -> Self {
+        Self { url: None, token_file: None, config: None, env: Some(directory) }
+    }
+
     /// # Errors
     ///
     /// The address or the token cannot be made out.
     pub(super) fn client(&self) -> anyhow::Result<Client> {
         let (mut address, mut token_file) = (defaults::ADMIN_LISTEN, self.token_file.clone());
-        if self.config.is_some() || self.env.is_some() {
-            let file = Configuration { config: self.config.clone(), env: self.env.clone() }.file();
-            let (config, _) = config::load(&file).map_err(|found| anyhow!("{found}"))?;
-            address = config.admin.listen;
-            token_file = token_file.or(config.admin.token_file.map(|file| file.path));
+        if self.names_files() {
+            let config = self.configuration()?;
+            address = config.listen;
+            token_file = token_file.or(config.token_file.map(|file| file.path));
         } else if let Some(url) = &self.url {
-            address = parse(url)?;
+            address = parse(url).with_context(|| format!("--admin {url}"))?;
+        } else if let Some(url) = env::var(VARIABLE).ok().filter(|url| !url.is_empty()) {
+            address = parse(&url).with_context(|| format!("{VARIABLE}={url}"))?;
         }
-        let token = token_file.map(|file| {
-            let token = fs::read_to_string(&file).with_context(|| format!("token file {}", file.display()))?;
-            let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
-                .map_err(|_| anyhow!("token file {}: holds characters that no token has", file.display()))?;
-            value.set_sensitive(true);
-            anyhow::Ok(value)
-        });
-        Ok(Client { address, token: token.transpose()? })
+        Client::new(address, token_file.map(token).transpose()?, self.how_to_start())
+    }
+
+    /// The arguments that name this front end, each after a blank: for commands that are told to run next.
+    pub(super) fn words(&self) -> String {
+        let url = self.url.as_ref().map(|url| format!(" --admin {url}"));
+        let file = |flag: &str, file: &Option<PathBuf>| file.as_ref().map(|file| format!(" {flag} {}", quoted(file)));
+        let files = [file("--token-file", &self.token_file), file("--config", &self.config), file("--env", &self.env)];
+        url.into_iter().chain(files.into_iter().flatten()).collect()
+    }
+
+    fn names_files(&self) -> bool {
+        self.config.is_some() || self.env.is_some()
+    }
+
+    /// What runs it, if the files are known that it runs with.
+    fn how_to_start(&self) -> Option<String> {
+        let file = |flag: &str, file: &Option<PathBuf>| file.as_ref().map(|file| format!("{flag} {}", quoted(file)));
+        let files = file("--config", &self.config).or_else(|| file("--env", &self.env));
+        files.map(|files| format!("scorefront serve {files}"))
+    }
+
+    /// What the files say of its admin address. It runs also while something else in them is wrong.
+    fn configuration(&self) -> anyhow::Result<config::Admin> {
+        let file = Configuration { config: self.config.clone(), env: self.env.clone() }.file();
+        let mut diagnostics = Diagnostics::default();
+        let (config, _) = config::load_partly(&file, &mut diagnostics);
+        config.map(|config| config.admin).ok_or_else(|| anyhow!("{diagnostics}"))
     }
 }
 
 fn parse(url: &str) -> anyhow::Result<AdminListen> {
+    const EXPECTED: &str = "expected http://ADDRESS:PORT or unix:PATH";
     if let Some(path) = url.strip_prefix("unix:") {
         return Ok(AdminListen::Unix(path.into()));
     }
+    if url.starts_with("https://") {
+        bail!("{EXPECTED}: the admin address speaks plain HTTP");
+    }
     let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
     let address = address.replace("localhost:", "127.0.0.1:");
-    let address = address.parse().with_context(|| format!("--admin {url}: expected http://ADDRESS:PORT or unix:PATH"));
-    address.map(AdminListen::Tcp)
+    address.parse().map(AdminListen::Tcp).map_err(|_| anyhow!(EXPECTED))
 }
 
-impl Client {
-    /// Asks, and waits for the whole answer.
-    ///
-    /// # Errors
-    ///
-    /// There is no answer, or it says that the token is missing or wrong.
-    pub(super) async fn ask(&self, method: Method, path: &'static str) -> anyhow::Result<(StatusCode, Bytes)> {
-        let asked = async {
-            match &self.address {
-                AdminListen::Tcp(address) => self.ask_over(TcpStream::connect(address).await?, method, path).await,
-                AdminListen::Unix(socket) => self.ask_over(UnixStream::connect(socket).await?, method, path).await,
-            }
-        };
-        let answer = timeout(PATIENCE, asked).await.map_err(|_| anyhow!("no answer within {PATIENCE:?}"));
-        let (status, body) = answer
-            .flatten()
-            .with_context(|| format!("{}: is a front end running there? --admin says where else", self.address))?;
-        if status == StatusCode::UNAUTHORIZED {
-            bail!("{} asks for a token; --token-file names the file that holds it", self.address);
+fn token(file: PathBuf) -> anyhow::Result<HeaderValue> {
+    let token = fs::read_to_string(&file).with_context(|| format!("token file {}", file.display()))?;
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
+        .map_err(|_| anyhow!("token file {}: holds characters that no token has", file.display()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_in_several_ways() {
+        for (text, expected) in [
+            ("http://127.0.0.1:8900", "http://127.0.0.1:8900"),
+            ("127.0.0.1:8900", "http://127.0.0.1:8900"),
+            ("http://localhost:8900/", "http://127.0.0.1:8900"),
+            ("http://[::1]:1", "http://[::1]:1"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+        ] {
+            assert_eq!(parse(text).expect(text).to_string(), expected);
         }
-        Ok((status, body))
+        for text in ["", "https://127.0.0.1:8900", "http://admin.example:8900", "127.0.0.1", "http://127.0.0.1:1/x"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
     }
 
-    async fn ask_over<S>(&self, stream: S, method: Method, path: &'static str) -> anyhow::Result<(StatusCode, Bytes)>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
-        if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, token);
-        }
-        let request = request.body(Empty::<Bytes>::new())?;
-        let asked = async move {
-            let answer = sender.send_request(request).await?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
-            anyhow::Ok((status, body.to_bytes()))
-        };
-        // The connection is driven for as long as the answer takes; how it ends after that is nobody's business.
-        tokio::select! {
-            biased;
-            answer = asked => answer,
-            Err(error) = connection => Err(error.into()),
-        }
+    #[test]
+    fn commands_to_run_next_name_the_same_front_end() {
+        let admin = Admin::of_environment("my env".into());
+        assert_eq!(admin.words(), " --env 'my env'");
+        assert_eq!(admin.how_to_start().as_deref(), Some("scorefront serve --env 'my env'"));
     }
 }

@@ -4,14 +4,21 @@ mod import;
 mod inspect;
 mod key;
 mod password;
-mod say;
+pub(super) mod say;
 mod unpack;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
+pub(super) use self::import::cname;
+pub(super) use self::unpack::read;
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  scorefront cert inspect scoring.example.com:443
+  scorefront cert import pair.pfx --env my-cluster")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -11,6 +11,10 @@ use super::Configuration;
 use crate::environment;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  scorefront check --env my-cluster
+  scorefront check --config /etc/scorefront/scorefront.toml --strict")]
 pub(super) struct Arguments {
     #[command(flatten)]
     configuration: Configuration,

@@ -17,6 +17,10 @@ use crate::front_end::{FrontEnd, threads};
 const DRAIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  scorefront demo
+  scorefront demo --port 9443")]
 pub(super) struct Arguments {
     /// The port to serve https on; another free one if it is taken
     #[arg(long, default_value_t = 8443)]

@@ -1,16 +1,19 @@
 //! `scorefront reload`: has a running front end read its files, and says what it took.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
-use http::{Method, StatusCode};
+use http::StatusCode;
 
-use super::admin::Admin;
+use super::admin::{Admin, Ask};
+use super::output::{self, Format};
 use crate::environment::report::{Report, Taking};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  scorefront reload --env my-cluster
+  scorefront reload --admin http://127.0.0.1:8900 -o json")]
 pub(super) struct Arguments {
     #[command(flatten)]
     admin: Admin,
@@ -19,26 +22,15 @@ pub(super) struct Arguments {
     output: Format,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let client = arguments.admin.client()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (status, body) = runtime.block_on(client.ask(Method::POST, "/v1/reload"))?;
-    if !matches!(status, StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY) {
-        bail!("{status}: {}", String::from_utf8_lossy(&body).trim());
+    let answer = arguments.admin.client()?.ask(Ask::post("/v1/reload"))?;
+    let is_told = matches!(answer.status, StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY);
+    let answer = if is_told { answer } else { answer.accepted()? };
+    match arguments.output {
+        Format::Json => output::bytes(&answer.body),
+        Format::Text => output::out(&text(&answer.json()?)?),
     }
-    let said = match arguments.output {
-        Format::Json => String::from_utf8_lossy(&body).into_owned(),
-        Format::Text => text(&serde_json::from_slice(&body).context("not the answer of a front end")?)?,
-    };
-    // Whoever reads may stop when they have seen enough (`| head`); the exit code says the rest.
-    let _ = io::stdout().write_all(said.as_bytes());
-    Ok(if status == StatusCode::OK { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if answer.status == StatusCode::OK { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn text(report: &Report) -> Result<String, std::fmt::Error> {

@@ -25,6 +25,10 @@ use crate::telemetry::writer::LineWriter;
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  scorefront serve --env my-cluster
+  scorefront serve --config /etc/scorefront/scorefront.toml")]
 pub(super) struct Arguments {
     #[command(flatten)]
     configuration: Configuration,

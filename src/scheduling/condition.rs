@@ -85,6 +85,8 @@ pub(super) struct Condition {
     pub unhealthy: u32,
     /// When it failed last, whether or not that took it out.
     pub failed: Option<Instant>,
+    /// How it failed last, if it is in use all the same and was not found healthy since.
+    pub trouble: Option<Failure>,
     /// Its own errors made somebody look: what that finds is confirmed soon.
     pub doubted: bool,
     /// When it is to be looked at next; absent: when somebody says so.
@@ -103,7 +105,15 @@ pub struct Out {
 impl Condition {
     /// One that has just come: taken to be fit, and looked at at once if it is to be looked at at all.
     pub fn new(now: Instant, interval: Option<Duration>) -> Self {
-        Self { out: None, proven: false, unhealthy: 0, failed: None, doubted: false, look_at: interval.map(|_| now) }
+        Self {
+            out: None,
+            proven: false,
+            unhealthy: 0,
+            failed: None,
+            trouble: None,
+            doubted: false,
+            look_at: interval.map(|_| now),
+        }
     }
 
     pub fn is_out(&self) -> bool {
@@ -118,6 +128,7 @@ impl Condition {
     pub fn take_out(&mut self, failure: Failure, now: Instant) {
         self.proven = false;
         (self.unhealthy, self.doubted) = (0, false);
+        self.trouble = None;
         self.out = Some(Out { failure, since: now, looks: 0 });
         self.look_at = Some(now + FIRST_LOOK);
     }

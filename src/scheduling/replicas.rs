@@ -98,6 +98,8 @@ pub struct View {
     pub out: Option<Out>,
     /// Whether its health resource answered a success when it was last looked at and did not stay silent.
     pub healthy: bool,
+    /// How it failed last, if it is in use all the same and was not found healthy since.
+    pub trouble: Option<Failure>,
 }
 
 impl Replicas {
@@ -140,6 +142,7 @@ impl Replicas {
             replica: Arc::clone(&member.replica),
             out: member.condition.out.clone(),
             healthy: member.condition.proven,
+            trouble: member.condition.trouble.clone(),
         });
         views.collect()
     }
@@ -390,12 +393,15 @@ impl Replicas {
             member.condition.take_out(failure, now);
             self.publish(members);
             self.looks_changed.notify_one();
-        } else if failed.is_none_or(|failed| now.duration_since(failed) > LOG_AGAIN) {
+            return;
+        }
+        if failed.is_none_or(|failed| now.duration_since(failed) > LOG_AGAIN) {
             tracing::warn!(
                 service, deployment, replica = %address, reason = %failure,
                 "replica failed, and stays in use because too few others are left"
             );
         }
+        member.condition.trouble = Some(failure);
     }
 
     /// Notes that `replica` answered a request, which is proof enough that it is back, unless it is its health resource that
@@ -523,6 +529,7 @@ impl Replicas {
         member.condition.look_later(now, interval);
         if !matches!(&found, Some(Health::Silent) | None) {
             member.condition.proven = is_success;
+            member.condition.trouble = member.condition.trouble.take().filter(|_| !is_success);
         }
         match found {
             Some(Health::Answered(status)) => {

@@ -26,13 +26,10 @@ async fn without_a_certificate_it_is_ready_only_if_tls_is_disabled() {
 async fn other_paths_and_methods_are_refused() {
     let front = Environment::new().cname(CNAME).start();
     let unknown = front.admin("GET /metrics/x HTTP/1.1").await;
-    assert_eq!(
-        (unknown.status, unknown.text()),
-        (404, "No such path; there are /livez, /readyz, /metrics, /v1/certificates, /v1/replicas and /v1/reload.\n")
-    );
+    assert_eq!((unknown.status, unknown.json()["error"]["code"].as_str()), (404, Some("NotFound")));
     for path in ["/livez", "/readyz", "/metrics", "/v1/replicas"] {
         let post = front.admin(&format!("POST {path} HTTP/1.1")).await;
-        assert_eq!((post.status, post.field("allow")), (405, Some("GET, HEAD")));
+        assert_eq!((post.status, post.field("allow")), (405, Some("GET,HEAD")));
     }
 }
 

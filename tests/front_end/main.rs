@@ -19,6 +19,7 @@ mod health;
 mod host;
 mod keys;
 mod limits;
+mod management;
 mod mirror;
 mod plain_http;
 mod reload;

@@ -83,10 +83,15 @@ impl Reply {
         assert_eq!(id.len(), 36);
     }
 
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("JSON: {self:?}"))
+    }
+
     /// Status and code of an answer of the front end's own.
     #[track_caller]
     pub fn refusal(&self) -> (u16, String) {
-        let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("JSON: {self:?}"));
+        let body = self.json();
         (self.status, body["error"]["code"].as_str().expect("a code").to_owned())
     }
 }

@@ -19,6 +19,10 @@ use crate::tls::finding::quoted;
 use crate::tls::{Part, chain, pair};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  scorefront cert import pair.pfx --env my-cluster --password-file password
+  scorefront cert import leaf.cer issuer.cer --key key.der --cname scoring.example.com --env my-cluster")]
 pub(super) struct Arguments {
     /// PEM, DER, PKCS#12 (.pfx, .p12) or PKCS#7 (.p7b) files which together hold one key and its chain, in any order
     #[arg(required = true, value_name = "FILE")]
@@ -37,7 +41,7 @@ pub(super) struct Arguments {
     password_file: Option<PathBuf>,
 }
 
-pub(super) fn cname(text: &str) -> Result<CnamePattern, String> {
+pub(in crate::cli) fn cname(text: &str) -> Result<CnamePattern, String> {
     text.parse::<CnamePattern>().map_err(|problem| problem.to_string())
 }
 

@@ -20,6 +20,11 @@ use crate::tls::pair::{self, Files};
 use crate::tls::{Finding, Part, Severity};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  scorefront cert inspect pair.pfx
+  scorefront cert inspect cert.pem --key key.pem --cname scoring.example.com
+  scorefront cert inspect scoring.example.com:443")]
 pub(super) struct Arguments {
     /// A file of any form, host:port or an https URL, or a CNAME of the configuration
     target: String,

@@ -1,9 +1,8 @@
-//! How the commands of `cert` write: rows under each other, times with the days that are left, findings.
+//! How the commands of `cert` write: times with the days that are left, findings, lists.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::time::SystemTime;
 
+pub(super) use crate::cli::output::{err, out, row};
 use crate::tls::facts::{Facts, date};
 use crate::tls::{Finding, Part, Severity};
 
@@ -33,13 +32,8 @@ pub(super) fn names(facts: &Facts) -> Vec<String> {
     facts.names.iter().map(ToString::to_string).chain(addresses).collect()
 }
 
-/// Adds a line with `value` under the others.
-pub(super) fn row(text: &mut String, label: &str, value: &str) {
-    let _ = writeln!(text, "{label:<12}{value}");
-}
-
 /// `error: certificate: what is wrong; the remedy`.
-pub(super) fn finding(subject: &str, finding: &Finding) -> String {
+pub(in crate::cli) fn finding(subject: &str, finding: &Finding) -> String {
     format!("{}: {subject}: {finding}", severity(finding.severity))
 }
 
@@ -49,16 +43,6 @@ pub(super) fn severity(severity: Severity) -> &'static str {
         Severity::Warning => "warning",
         Severity::Note => "note",
     }
-}
-
-/// Writes to standard output. Whoever reads may stop when they have seen enough (`| head`); the exit code says the rest.
-pub(super) fn out(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
-}
-
-/// Writes a line to standard error.
-pub(super) fn err(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
 }
 
 pub(super) fn part(part: Part) -> &'static str {

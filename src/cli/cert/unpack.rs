@@ -183,7 +183,7 @@ fn blocks(bytes: &[u8]) -> anyhow::Result<Vec<Block<'_>>> {
 }
 
 /// A file's bytes, wiped when they are dropped.
-pub(super) fn read(file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+pub(in crate::cli) fn read(file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let name = file.display();
     if file.is_dir() {
         bail!("{name}: is a directory; name the file in it");

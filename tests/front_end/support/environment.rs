@@ -306,6 +306,12 @@ impl Front {
         log.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
+    /// A TLS connection to the admin listener, which is called `name`.
+    pub async fn admin_tls(&self, config: ClientConfig, name: &str) -> io::Result<TlsStream<TcpStream>> {
+        let AdminListen::Tcp(address) = &self.bound.admin else { panic!("an address") };
+        handshake(TcpStream::connect(address).await?, config, name).await
+    }
+
     /// A TLS connection to the name `name`.
     pub async fn tls(&self, config: ClientConfig, name: &str) -> io::Result<TlsStream<TcpStream>> {
         handshake(TcpStream::connect(self.https()).await?, config, name).await
@@ -346,12 +352,31 @@ impl Front {
 
     /// What the admin listener answers to a request's head lines.
     pub async fn admin(&self, head: &str) -> Reply {
+        self.manage(head, "").await
+    }
+
+    /// The same with a body.
+    pub async fn manage(&self, head: &str, body: &str) -> Reply {
+        self.send_admin(head, body).await.reply().await
+    }
+
+    /// The same for somebody who does not wait for the answer.
+    pub async fn manage_and_leave(&self, head: &str, body: &str) {
+        drop(self.send_admin(head, body).await);
+    }
+
+    /// Sends, and leaves the answer to be read.
+    pub async fn send_admin(&self, head: &str, body: &str) -> Wire {
         let mut wire = match &self.bound.admin {
             AdminListen::Tcp(address) => Wire::new(TcpStream::connect(address).await.expect("a connection")),
             AdminListen::Unix(path) => Wire::new(UnixStream::connect(path).await.expect("a connection")),
         };
-        wire.send(format!("{head}\r\nHost: admin\r\nConnection: close\r\n\r\n")).await;
-        wire.reply().await
+        let fields = match body {
+            "" => String::new(),
+            body => format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()),
+        };
+        wire.send(format!("{head}\r\nHost: localhost\r\n{fields}Connection: close\r\n\r\n{body}")).await;
+        wire
     }
 
     /// A line of /metrics: `metric("requests_total{service=\"iris\",…}")`.
