@@ -8,6 +8,8 @@ While threads score on all services over https without a pause:
   * each client changes one setting of its own service again and again, without a precondition; each also adds one to a setting
     of the others' services, as programs do that read, change and write back with If-Match, and try again after 412. In the
     end each service has the last of its own client's changes, and its counter is the number of accepted additions;
+  * meanwhile two more have services come and go: one that was made scores as soon as that is answered, one that was taken away
+    does not any more;
   * a service's file is edited by hand (written beside its place and renamed) while it is changed through the API: a change with
     the ETag from before the edit gets 412 and leaves the edit as it is; one without a precondition comes after it, and keeps
     it with its comment; and at any rate each side's two settings, which belong together, are found together;
@@ -24,7 +26,7 @@ from support import (Authority, Caller, Failed, Load, check, done, expect, main,
 
 CLIENTS = 20
 CHANGES, ADDITIONS = 12, 8
-SCORERS = 4
+SCORERS, VISITORS = 4, 2
 # Of settings that are counted up, and hold nothing up at that height.
 BASE = 60_000
 
@@ -97,15 +99,48 @@ class Client:
         raise Failed(f"{service} could not be changed with If-Match within a minute")
 
 
-def change_all_at_once(front):
+class Visitor:
+    """Makes a service, scores with it, and takes it away, until the others are done. Its name is the last of all, so that whoever
+    reads the files of all services comes to it late."""
+
+    def __init__(self, front, tls, number, replicas):
+        self.front, self.tls, self.name, self.replicas = front, tls, f"visiting-{number}", replicas
+        self.over, self.visits, self.fault = threading.Event(), 0, None
+
+    def run(self):
+        try:
+            while not self.over.is_set():
+                self.visit()
+                self.visits += 1
+        except (Failed, OSError) as error:
+            self.fault = f"visitor {self.name}: {error}"
+
+    def visit(self):
+        admin, caller = self.front.admin(), Caller(self.front.https, self.tls)
+        admin.create(self.name, self.replicas)
+        key = admin.keys(self.name)["primaryKey"]
+        for wanted in (200, 404):
+            answer = caller.score(self.name, key)
+            expect(answer.status == wanted, f"{answer} instead of {wanted}")
+            if wanted == 200:
+                admin.ask("DELETE", f"/v1/services/{self.name}")
+        caller.close()
+
+
+def change_all_at_once(front, tls, replicas):
     clients = [Client(front.admin(), number) for number in range(CLIENTS)]
-    threads = [threading.Thread(target=client.run, daemon=True) for client in clients]
+    visitors = [Visitor(front, tls, number, replicas) for number in range(VISITORS)]
+    threads = [threading.Thread(target=one.run, daemon=True) for one in (*clients, *visitors)]
     for thread in threads:
         thread.start()
-    for thread in threads:
+    for thread in threads[:CLIENTS]:
         thread.join(180)
-    for client in clients:
-        expect(client.fault is None, client.fault)
+    for visitor in visitors:
+        visitor.over.set()
+    for thread in threads[CLIENTS:]:
+        thread.join(60)
+    for one in (*clients, *visitors):
+        expect(one.fault is None, one.fault)
     for name in map(name_of, range(CLIENTS)):
         service = front.admin().get(f"/v1/services/{name}")
         expect(service["maxQueue"] == 1000 + CHANGES, f"{name} has maxQueue {service['maxQueue']}: its last change is lost")
@@ -115,6 +150,7 @@ def change_all_at_once(front):
     stale = sum(client.stale for client in clients)
     expect(stale > 0, "nobody ever was too late: this shows nothing of If-Match")
     done(f"{CLIENTS} clients, {CLIENTS * (CHANGES + ADDITIONS)} changes of {CLIENTS} services: all there ({stale} tries were too late)")
+    done(f"{sum(visitor.visits for visitor in visitors)} services came and went meanwhile")
 
 
 # By hand
@@ -230,7 +266,7 @@ def program(arguments, stack):
     stack.callback(load.stop)
     load.reach(2 * CLIENTS)
 
-    change_all_at_once(front)
+    change_all_at_once(front, authority.context(), replicas)
     expect_no_call_failed(load, "while twenty clients changed twenty services")
     stale_change_leaves_an_edit_alone(front, environment)
     later_change_keeps_an_edit(front, environment)
