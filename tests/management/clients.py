@@ -217,7 +217,7 @@ def storm(front, environment, seconds):
         text = file.read_text()
         expect_pairs(tomllib.loads(text), f"the file, read at edit {edits}")
         replace(file, with_setting(with_setting(text, "max_queue", 3000 + edits), "max_requests_in_flight", BASE + edits))
-        time.sleep(random.uniform(0, 0.05))
+        time.sleep(random.uniform(0, 0.15))
     for thread in threads:
         thread.join(60)
     expect(not faults, faults[0] if faults else "")

@@ -101,7 +101,7 @@ class Run:
 def settings_of(draw, replicas):
     """Several settings that belong together: `number` is in each of them."""
     number = draw.randrange(1, 90_000)
-    return {"scoringTimeoutMs": 10_000_000 + number, "maxQueue": 1_000 + number, "maxBodyBytes": 1 << 30 | number,
+    return {"scoringTimeoutMs": 1_000_000 + number, "maxQueue": 1_000 + number, "maxBodyBytes": 1 << 30 | number,
             "replicas": draw.sample(replicas, draw.randrange(1, len(replicas) + 1))}
 
 

@@ -2,7 +2,7 @@
 
 Schemathesis makes addresses of replicas up. Those that could be somebody's become this machine's; of every second body of a
 service only the settings stay that random values can be right for, with a replica that there is; and every second call is about
-the one service that there is. Statuses are counted by operation, so that schema.py can see that it was no empty show.
+the one service, or the one operation, that there is. Statuses are counted by operation, so that schema.py can see that it was no empty show.
 """
 
 import atexit
@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 import schemathesis
 
 REPLICA = os.environ["SCHEMA_REPLICA"]
+# Of what schema.py did before.
+OPERATION = os.environ["SCHEMA_OPERATION"]
 COUNTS = Path(os.environ["SCHEMA_COUNTS"])
 # A port that nobody listens on.
 NOBODY = "http://127.0.0.1:9"
@@ -53,8 +55,9 @@ def keep_at_home(settings):
 @schemathesis.hook
 def before_call(context, case, kwargs):
     chosen = is_chosen(case)
-    if chosen and isinstance(case.path_parameters, dict) and "name" in case.path_parameters:
-        case.path_parameters["name"] = SERVICE
+    if chosen and isinstance(case.path_parameters, dict):
+        known = {"name": SERVICE, "id": OPERATION}
+        case.path_parameters.update({name: known[name] for name in case.path_parameters if name in known})
     if isinstance(case.body, dict) and case.operation.path.startswith("/v1/services"):
         if chosen and not case.operation.path.endswith("/regenerateKeys"):
             for name in set(case.body) - HARMLESS:
