@@ -131,6 +131,10 @@ impl Scope {
 pub fn open(path: &Path) -> Result<(Environment, Diagnostics), Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let Some(configuration) = Configuration::open(path, &mut diagnostics) else { return Err(diagnostics) };
+    if commit::is_unfinished(path.parent().unwrap_or(Path::new(""))) {
+        let message = "somebody was killed over a change: part of what the files say is still in `.change`";
+        diagnostics.warning_with(configuration.start(), message, "start the front end, which finishes it");
+    }
     let is_refused = diagnostics.has_errors();
     let Ok(tickets) = TicketKeys::random() else {
         diagnostics.error(configuration.start(), "the system has no random bytes to give");

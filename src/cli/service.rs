@@ -12,6 +12,7 @@ mod quantity;
 mod run;
 mod settings;
 mod show;
+mod swagger;
 mod target;
 mod trust;
 mod update;

@@ -2,6 +2,7 @@
 //! HTTP/1.1, the key in `Authorization`. What is asked and what becomes of the answer is for others.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, CertificateError, ClientConfig};
+use rustls::{AlertDescription, CertificateError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::address::Place;
+use super::trust;
 
 /// How long connecting to one address may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,7 +74,8 @@ impl Call {
         Ok(self)
     }
 
-    /// Calls, and hands what comes to `take`, part after part.
+    /// Calls, and hands what comes to `take`, part after part. The authority in `cacert` is trusted, or else those of this
+    /// machine.
     ///
     /// # Errors
     ///
@@ -80,15 +83,15 @@ impl Call {
     pub async fn send<T>(
         self,
         place: &Place,
-        tls: &Arc<ClientConfig>,
+        cacert: Option<&Path>,
         take: impl AsyncFnOnce(Answer) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let stream = connect(place).await?;
         if !place.is_tls {
-            return self.send_over(stream, place, take).await;
+            return self.send_over(connect(place).await?, place, take).await;
         }
+        let tls = TlsConnector::from(Arc::new(trust::config(cacert)?));
         let name = ServerName::try_from(place.host.clone()).with_context(|| format!("{:?} is no name", place.host))?;
-        let handshake = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
+        let handshake = tls.connect(name, connect(place).await?);
         let Ok(stream) = timeout(self.patience, handshake).await else { bail!("no TLS handshake in time") };
         let stream = stream.map_err(|error| explain(error, &place.host))?;
         self.send_over(stream, place, take).await

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,7 +14,6 @@ use super::address::Place;
 use super::call::{Answer, Call};
 use super::quantity::{duration, positive_millis};
 use super::target::Target;
-use super::trust;
 use crate::admin::model::Keys;
 use crate::cli::admin::{Admin, Client};
 use crate::cli::output;
@@ -62,13 +60,13 @@ fn timeout(text: &str) -> Result<Duration, String> {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let data = arguments.data()?;
-    let tls = Arc::new(trust::config(arguments.cacert.as_deref())?);
     let client = arguments.admin.client()?;
     let service = arguments.target.get(&client)?;
     let place = Place::of(&service.scoring_uri, &client)?;
     let call = arguments.call(&client, data)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = runtime.block_on(call.send(&place, &tls, print)).with_context(|| service.scoring_uri.clone())?;
+    let called = runtime.block_on(call.send(&place, arguments.cacert.as_deref(), print));
+    let status = called.with_context(|| service.scoring_uri.clone())?;
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -4,35 +4,24 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
-use bytes::Bytes;
-use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::net::lookup_host;
-use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::address::Place;
-use super::call::{Call, UnknownIssuer, reach};
+use super::call::reach;
+use super::swagger;
 use super::target::Target;
-use super::trust;
 use crate::admin::model::{Keys, Service};
 use crate::cli::admin::{Admin, Client};
 use crate::cli::output::{self, Format};
 use crate::tls::finding::quoted;
 
-/// How long the service may take to say what it is called with.
-const SWAGGER_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// How long a name server may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// More than any description of a model has.
-const MAX_SWAGGER: usize = 16 * 1024 * 1024;
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -94,14 +83,15 @@ impl Look<'_> {
     fn usage(&self) -> anyhow::Result<Usage> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut notes = Vec::new();
+        let cacert = self.arguments.cacert.as_deref();
         let place = runtime.block_on(reach(Place::of(&self.service.swagger_uri, &self.client)?));
-        let (swagger, is_trusted) = self.swagger(&runtime, &place)?;
-        let data = data(&swagger, &mut notes);
-        let cacert = self.cacert(place.is_tls, is_trusted, &mut notes);
-        let headers = headers(self.key(swagger.is_ok(), &mut notes));
+        let seen = runtime.block_on(swagger::ask(&place, cacert, self.key.as_deref()))?;
         let resolve = runtime.block_on(resolve(&place));
         // A name server that does not answer is not waited for.
         runtime.shutdown_background();
+        let data = data(&seen.document, &mut notes);
+        let cacert = self.cacert(place.is_tls, seen.is_trusted, &mut notes);
+        let headers = headers(self.key(seen.is_let_in, &mut notes));
         Ok(Usage {
             scoring_uri: self.service.scoring_uri.clone(),
             swagger_uri: self.service.swagger_uri.clone(),
@@ -112,42 +102,19 @@ impl Look<'_> {
         })
     }
 
-    /// The key that calls have to have, or its place; none, if the service answered without one.
-    fn key(&self, is_answered: bool, notes: &mut Vec<String>) -> Option<&str> {
-        let is_open = self.service.settings.auth_enabled == Some(false) || is_answered;
+    /// The key that calls have to have, or its place; none, if the service lets them in without one.
+    fn key(&self, is_let_in: bool, notes: &mut Vec<String>) -> Option<&str> {
+        let is_open = self.service.settings.auth_enabled == Some(false) || is_let_in;
         if self.key.is_some() || is_open {
             return self.key.as_deref();
         }
         notes.push(format!(
-            "KEY is a key of the service, if it asks for one; only a hash is kept; a new one: \
+            "KEY is a key of the service, of which only a hash is kept; a new one: \
              scorefront service keys realtime -n {} --regen --key Primary{}",
             self.service.name,
             self.arguments.admin.words()
         ));
         Some("KEY")
-    }
-
-    /// What the model says of itself, and whether the certificate was trusted on the way there.
-    fn swagger(&self, runtime: &Runtime, place: &Place) -> anyhow::Result<(anyhow::Result<Value>, bool)> {
-        let tls = match trust::config(self.arguments.cacert.as_deref()) {
-            Ok(tls) => Arc::new(tls),
-            Err(error) if self.arguments.cacert.is_some() => return Err(error),
-            Err(error) => return Ok((Err(error), false)),
-        };
-        let mut call = Call::new(Method::GET, Bytes::new(), SWAGGER_TIMEOUT);
-        if let Some(key) = &self.key {
-            call = call.with_key(key)?;
-        }
-        let asked = runtime.block_on(call.send(place, &tls, async |mut answer| {
-            let status = answer.response.status();
-            match status {
-                StatusCode::OK => Ok(serde_json::from_slice(&answer.body(MAX_SWAGGER).await?)?),
-                StatusCode::NOT_FOUND => bail!("it has no swagger.json"),
-                status => bail!("swagger.json: {status}"),
-            }
-        }));
-        let is_trusted = !asked.as_ref().is_err_and(anyhow::Error::is::<UnknownIssuer>);
-        Ok((asked, is_trusted))
     }
 
     /// The argument that names whom to trust, where there is need of one.
@@ -190,19 +157,13 @@ fn headers(key: Option<&str>) -> Vec<String> {
 }
 
 /// What is sent, as an argument; `notes` say what it lacks.
-fn data(swagger: &anyhow::Result<Value>, notes: &mut Vec<String>) -> String {
-    if let Some(sample) = swagger.as_ref().ok().and_then(sample) {
+fn data(document: &anyhow::Result<Value>, notes: &mut Vec<String>) -> String {
+    if let Some(sample) = document.as_ref().ok().and_then(swagger::sample) {
         return quoted(Path::new(&sample));
     }
-    let why = swagger.as_ref().err().map(|why| format!("; the service does not say what that is: {why:#}"));
+    let why = document.as_ref().err().map(|why| format!("; the service does not say what that is: {why:#}"));
     notes.push(format!("request.json holds what is to be scored{}", why.unwrap_or_default()));
     "@request.json".to_owned()
-}
-
-/// What the model gives as an example of its input; `data` on the command line would take an `@` for a file.
-fn sample(swagger: &Value) -> Option<String> {
-    let example = swagger.pointer("/definitions/ServiceInput/example")?;
-    (!example.is_null() && !example.is_string()).then(|| example.to_string())
 }
 
 /// The argument that leads curl to the front end, where the name leads nowhere yet.
@@ -233,17 +194,4 @@ fn text(usage: &Usage) -> String {
         let _ = writeln!(text, "\nNote: {note}.");
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_example_is_what_the_model_says() {
-        let swagger = serde_json::json!({"definitions": {"ServiceInput": {"example": {"data": [[1.5]]}}}});
-        assert_eq!(sample(&swagger).as_deref(), Some(r#"{"data":[[1.5]]}"#));
-        assert_eq!(sample(&serde_json::json!({"definitions": {"ServiceInput": {}}})), None);
-        assert_eq!(sample(&serde_json::json!({"definitions": {"ServiceInput": {"example": "@/etc/passwd"}}})), None);
-    }
 }
