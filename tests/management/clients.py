@@ -10,6 +10,7 @@ While threads score on all services over https without a pause:
     end each service has the last of its own client's changes, and its counter is the number of accepted additions;
   * meanwhile two more have services come and go: one that was made scores as soon as that is answered, one that was taken away
     does not any more;
+  * whoever reads keys while they are made anew, or the certificate while it is replaced, gets all of the old or all of the new;
   * a service's file is edited by hand (written beside its place and renamed) while it is changed through the API: a change with
     the ETag from before the edit gets 412 and leaves the edit as it is; one without a precondition comes after it, and keeps
     it with its comment; and at any rate each side's two settings, which belong together, are found together;
@@ -21,7 +22,7 @@ import threading
 import time
 import tomllib
 
-from support import (Authority, Caller, Failed, Load, check, done, expect, main, model, replace, serve, wait_until,
+from support import (CNAME, Authority, Caller, Failed, Load, check, done, expect, main, model, replace, serve, wait_until,
                      write_environment)
 
 CLIENTS = 20
@@ -153,6 +154,55 @@ def change_all_at_once(front, tls, replicas):
     done(f"{sum(visitor.visits for visitor in visitors)} services came and went meanwhile")
 
 
+# Readers
+
+
+def read_while_it_changes(front, pairs, replicas, seconds):
+    """Nobody gets a key that is not known for a moment, or the certificate of one pair with the key of another."""
+    admin, name = front.admin(), "keyed"
+    admin.create(name, replicas)
+    over, faults, reads = threading.Event(), [], []
+
+    def reader(read):
+        def loop():
+            try:
+                while not over.is_set():
+                    read()
+                    reads.append(read)
+            except (Failed, OSError) as error:
+                faults.append(str(error))
+        return loop
+
+    def read_keys():
+        keys = admin.keys(name)
+        expect(all(keys.values()), f"while a key of {name} was made anew, its keys were {keys}")
+
+    def read_pair():
+        kept = admin.ask("POST", "/v1/env/listKeys").json["sslConfiguration"]
+        whole = any((pair.cert_text, pair.key_text) == (kept["cert"], kept["key"]) for pair in pairs)
+        expect(whole, "while the certificate was replaced, listKeys had the certificate of one pair and the key of another")
+
+    def read_environment():
+        shown = admin.get("/v1/env")
+        expect(shown["provisioningState"] == "Succeeded", f"while the certificate was replaced: {shown['provisioningErrors']}")
+
+    threads = [threading.Thread(target=reader(read), daemon=True) for read in (read_keys, read_keys, read_pair, read_pair, read_environment)]
+    for thread in threads:
+        thread.start()
+    until, changes = time.monotonic() + seconds, 0
+    while time.monotonic() < until and not faults:
+        changes += 1
+        admin.ask("POST", f"/v1/services/{name}/regenerateKeys", {"keyType": ("Primary", "Secondary")[changes % 2]})
+        pair = pairs[changes % 2]
+        ssl = {"cert": pair.cert_text, "key": pair.key_text, "cname": CNAME}
+        admin.ask("PATCH", "/v1/env", {"globalServiceConfiguration": {"ssl": ssl}})
+    over.set()
+    for thread in threads:
+        thread.join(60)
+    expect(not faults, "\n".join(faults))
+    done(f"{len(reads)} reads amid {2 * changes} changes of keys and certificate: each whole")
+
+
 # By hand
 
 
@@ -255,7 +305,8 @@ def settle(front, file, name):
 
 def program(arguments, stack):
     authority = Authority(arguments.directory / "ca")
-    environment = write_environment(arguments.directory / "env", pair=authority.pair("one"),
+    pairs = [authority.pair("one"), authority.pair("two")]
+    environment = write_environment(arguments.directory / "env", pair=pairs[0],
                                     more='\n[defaults]\nmax_queue_wait = "10s"\n')
     front = serve(stack, arguments.binary, environment)
     admin, replicas = front.admin(), [model(stack), model(stack)]
@@ -268,6 +319,7 @@ def program(arguments, stack):
 
     change_all_at_once(front, authority.context(), replicas)
     expect_no_call_failed(load, "while twenty clients changed twenty services")
+    read_while_it_changes(front, pairs, replicas, arguments.seconds)
     stale_change_leaves_an_edit_alone(front, environment)
     later_change_keeps_an_edit(front, environment)
     admin.ask("PUT", f"/v1/services/{name_of(2)}",
