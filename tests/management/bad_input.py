@@ -3,9 +3,10 @@
 
     cargo build && python3 tests/management/bad_input.py [--only TEXT] [--binary FILE]
 
-Each request has to get its status, its code, and a message with the words that tell what is wrong or what to do; after each, no
-file of the environment has changed, and a scoring call is answered. In the end no answer but those that are for keys,
-and no line of the log, holds a private key, a service's key, the token, or anything else that was sent as a secret.
+Each request has to get its status, its code, and a message with the words that tell what is wrong or what to do; after
+each, no file of the environment has changed, and a scoring call is answered. In the end no answer but those that are
+for keys, and no line of the log, holds a private key, a service's key, the token, or anything else that was sent as a
+secret.
 """
 
 import base64
@@ -13,7 +14,8 @@ import http.client
 import json
 from dataclasses import dataclass, field
 
-from support import (CNAME, Admin, Answer, Authority, Caller, Failed, done, expect, files_of, main, model, must, replace, serve,
+from support import (CNAME, Admin, Answer, Authority, Caller, Failed, done, expect, files_of, main, model, must,
+                     replace, serve,
                      wait_until, write_environment)
 
 OTHER_CNAME = "other.example.com"
@@ -55,7 +57,8 @@ def as_base64(text):
 
 def der_text(pair, kind):
     """What ReadAllText makes of a DER file."""
-    command = ["openssl", "x509", "-in", pair.cert] if kind == "cert" else ["openssl", "pkcs8", "-topk8", "-nocrypt", "-in", pair.key]
+    command = ["openssl", "x509", "-in", pair.cert] if kind == "cert" else ["openssl", "pkcs8", "-topk8", "-nocrypt",
+                                                                            "-in", pair.key]
     must([*command, "-outform", "DER", "-out", pair.cert.with_suffix(".der")])
     return pair.cert.with_suffix(".der").read_bytes()
 
@@ -66,33 +69,48 @@ def certificates(pairs):
     bad = "InvalidSslSetting"
     der, key_der = der_text(one, "cert"), der_text(one, "key")
     return [
-        Case("a certificate as base64 of PEM", ssl(cert=as_base64(cert), key=key, cname=CNAME), 400, bad, ("cert", "base64", "raw PEM")),
-        Case("a key as base64 of PEM", ssl(cert=cert, key=as_base64(key), cname=CNAME), 400, bad, ("key", "base64", "raw PEM")),
-        Case("the path of the certificate", ssl(cert=str(one.cert), key=key, cname=CNAME), 400, bad, ("cert", "raw PEM")),
+        Case("a certificate as base64 of PEM", ssl(cert=as_base64(cert), key=key, cname=CNAME), 400, bad,
+             ("cert", "base64", "raw PEM")),
+        Case("a key as base64 of PEM", ssl(cert=cert, key=as_base64(key), cname=CNAME), 400, bad,
+             ("key", "base64", "raw PEM")),
+        Case("the path of the certificate", ssl(cert=str(one.cert), key=key, cname=CNAME), 400, bad,
+             ("cert", "raw PEM")),
         Case("the path of the key", ssl(cert=cert, key=str(one.key), cname=CNAME), 400, bad, ("key", "raw PEM")),
-        Case("a certificate as DER read as text", ssl(cert=der.decode(errors="replace"), key=key, cname=CNAME), 400, bad, ("cert", "PEM")),
-        Case("a certificate as DER, byte by byte", ssl(cert=der.decode("latin-1"), key=key, cname=CNAME), 400, bad, ("cert", "PEM")),
-        Case("a key as DER, byte by byte", ssl(cert=cert, key=key_der.decode("latin-1"), cname=CNAME), 400, bad, ("key", "PEM")),
-        Case("a certificate as base64 of DER", ssl(cert=base64.b64encode(der).decode(), key=key, cname=CNAME), 400, bad, ("cert", "PEM")),
+        Case("a certificate as DER read as text", ssl(cert=der.decode(errors="replace"), key=key, cname=CNAME), 400,
+             bad, ("cert", "PEM")),
+        Case("a certificate as DER, byte by byte", ssl(cert=der.decode("latin-1"), key=key, cname=CNAME), 400, bad,
+             ("cert", "PEM")),
+        Case("a key as DER, byte by byte", ssl(cert=cert, key=key_der.decode("latin-1"), cname=CNAME), 400, bad,
+             ("key", "PEM")),
+        Case("a certificate as base64 of DER", ssl(cert=base64.b64encode(der).decode(), key=key, cname=CNAME), 400, bad,
+             ("cert", "PEM")),
         Case("an empty certificate", ssl(cert="", key=key, cname=CNAME), 400, bad, ("cert", "PEM")),
         Case("an empty key", ssl(cert=cert, key="", cname=CNAME), 400, bad, ("key", "PEM")),
         Case("certificate and key swapped", ssl(cert=key, key=cert, cname=CNAME), 400, bad, ("cert",)),
-        Case("a CNAME that the certificate does not cover", ssl(cert=cert, key=key, cname=OTHER_CNAME), 400, bad, (OTHER_CNAME, CNAME)),
-        Case("a certificate of another CNAME", ssl(cert=other.cert_text, key=other.key_text), 400, bad, (OTHER_CNAME, CNAME)),
+        Case("a CNAME that the certificate does not cover", ssl(cert=cert, key=key, cname=OTHER_CNAME), 400, bad,
+             (OTHER_CNAME, CNAME)),
+        Case("a certificate of another CNAME", ssl(cert=other.cert_text, key=other.key_text), 400, bad,
+             (OTHER_CNAME, CNAME)),
         Case("a certificate without its key", ssl(cert=cert, cname=CNAME), 400, bad, ("key file must be provided",)),
-        Case("a key without its certificate", ssl(key=key, cname=CNAME), 400, bad, ("certificate file must be provided",)),
-        Case("the key of another certificate", ssl(cert=cert, key=two.key_text, cname=CNAME), 400, bad, ("key", "does not belong")),
-        Case("a CNAME that is no name", ssl(cert=cert, key=key, cname="https://scoring.example.com/"), 400, bad, ("cname",)),
+        Case("a key without its certificate", ssl(key=key, cname=CNAME), 400, bad,
+             ("certificate file must be provided",)),
+        Case("the key of another certificate", ssl(cert=cert, key=two.key_text, cname=CNAME), 400, bad,
+             ("key", "does not belong")),
+        Case("a CNAME that is no name", ssl(cert=cert, key=key, cname="https://scoring.example.com/"), 400, bad,
+             ("cname",)),
         Case("a CNAME without a certificate", ssl(cname=OTHER_CNAME), 400, bad, (OTHER_CNAME, "cert", "key")),
         Case("a status that there is not", ssl(status="On"), 400, "BadRequest", ("status", "Enabled", "Disabled")),
         Case("a status of another type", ssl(status=True), 400, "BadRequest", ("status",)),
         Case("a certificate of another type", ssl(cert=[cert], key=key), 400, "BadRequest", ("cert",)),
-        Case("a field that is spelt otherwise", ssl(certificate=cert, key=key), 400, "BadRequest", ("certificate", "cert")),
-        Case("ssl at the top", ("PATCH", "/v1/env", {"ssl": {"status": "Disabled"}}), 400, "BadRequest", ("ssl", "globalServiceConfiguration")),
+        Case("a field that is spelt otherwise", ssl(certificate=cert, key=key), 400, "BadRequest",
+             ("certificate", "cert")),
+        Case("ssl at the top", ("PATCH", "/v1/env", {"ssl": {"status": "Disabled"}}), 400, "BadRequest",
+             ("ssl", "globalServiceConfiguration")),
         Case("a key pasted as the CNAME", ssl(cert=cert, key=key, cname=key), 400, bad, ("cname",)),
         Case("a key pasted as the status", ssl(status=key), 400, "BadRequest", ("status",)),
         Case("a key that is a list", ssl(cert=cert, key=[key]), 400, "BadRequest", ("key",)),
-        Case("a key as the whole of ssl", ("PATCH", "/v1/env", {"globalServiceConfiguration": {"ssl": key}}), 400, "BadRequest", ("ssl",)),
+        Case("a key as the whole of ssl", ("PATCH", "/v1/env", {"globalServiceConfiguration": {"ssl": key}}), 400,
+             "BadRequest", ("ssl",)),
     ]
 
 
@@ -103,11 +121,14 @@ def services():
     name = "InvalidServiceName"
     return [
         *(Case(f"a service called {wrong!r}", create(name=wrong), 400, name, ("3 to 32",))
-          for wrong in ("", "ab", "Iris", "1iris", "iris_1", "iris-", "iris.", "a" * 33, "iris/score", "../../x", "iris\n", "írisé", "iris x")),
+          for wrong in ("", "ab", "Iris", "1iris", "iris_1", "iris-", "iris.", "a" * 33, "iris/score", "../../x",
+                        "iris\n", "írisé", "iris x")),
         Case("a service without a name", ("POST", "/v1/services", {"replicas": []}), 400, bad, ("name",)),
         Case("a name that is no text", create(name=7), 400, bad, ("name",)),
-        Case("a field that is spelt otherwise", create(scoringTimeout=60), 400, bad, ("scoringTimeout", "scoringTimeoutMs")),
-        Case("a field of the original that does not apply", create(numReplicas=3), 400, bad, ("numReplicas", "replicas")),
+        Case("a field that is spelt otherwise", create(scoringTimeout=60), 400, bad,
+             ("scoringTimeout", "scoringTimeoutMs")),
+        Case("a field of the original that does not apply", create(numReplicas=3), 400, bad,
+             ("numReplicas", "replicas")),
         Case("an image", create(imageId="x"), 400, bad, ("imageId", "replicas")),
         Case("a number as text", create(maxQueue="100"), 400, bad, ("maxQueue",)),
         Case("a number below zero", create(maxQueue=-1), 400, bad, ("maxQueue",)),
@@ -119,29 +140,46 @@ def services():
         Case("no replicas", create(replicas=[]), 400, config, ("replica",)),
         Case("neither replicas nor dns", ("POST", "/v1/services", {"name": "churn"}), 400, config, ("replicas", "dns")),
         Case("replicas and dns", create(dns="x.models.svc:5001"), 400, config, ("replicas", "dns")),
-        Case("a replica with https", create(replicas=["https://127.0.0.1:9"]), 400, config, ("TLS ends at the front end", "http://127.0.0.1:9")),
+        Case("a replica with https", create(replicas=["https://127.0.0.1:9"]), 400, config,
+             ("TLS ends at the front end", "http://127.0.0.1:9")),
         Case("a replica with a path", create(replicas=["http://127.0.0.1:9/score"]), 400, config, ("path",)),
         Case("a replica without http", create(replicas=["127.0.0.1:9"]), 400, config, ("http://",)),
-        Case("a replica with a password", create(replicas=[f"http://user:{PASTED}@127.0.0.1:9"]), 400, config, ("user or password",)),
+        Case("a replica with a password", create(replicas=[f"http://user:{PASTED}@127.0.0.1:9"]), 400, config,
+             ("user or password",)),
         Case("a protocol that there is not", create(protocol="onnx"), 400, config, ("protocol", "azureml")),
         Case("a CNAME without a certificate", create(cnames=[OTHER_CNAME]), 400, config, (OTHER_CNAME,)),
-        Case("traffic that adds up to 110", create(replicas=None, deployments=[live[0] | {"traffic": 100}, live[1]]), 400, config, ("add up to 110", "100")),
-        Case("traffic that adds up to 90", change(replicas=None, deployments=[live[0], live[1] | {"traffic": 0}]), 400, config, ("add up to 90", "10 more")),
-        Case("two deployments of one name", create(replicas=None, deployments=[live[0] | {"traffic": 50}] * 2), 400, config, ("blue",)),
-        Case("a mirror to a live deployment", create(replicas=None, deployments=live, mirror={"deployment": "green", "percent": 5}), 400, config, ("green", "live or mirrored", "traffic = 0")),
-        Case("a mirror to no deployment", create(replicas=None, deployments=live, mirror={"deployment": "red", "percent": 5}), 400, config, ("red",)),
-        Case("a mirror that is spelt otherwise", create(mirror={"deployment": "x", "share": 5}), 400, bad, ("share", "percent")),
+        Case("traffic that adds up to 110", create(replicas=None, deployments=[live[0] | {"traffic": 100}, live[1]]),
+             400, config, ("add up to 110", "100")),
+        Case("traffic that adds up to 90", change(replicas=None, deployments=[live[0], live[1] | {"traffic": 0}]), 400,
+             config, ("add up to 90", "10 more")),
+        Case("two deployments of one name", create(replicas=None, deployments=[live[0] | {"traffic": 50}] * 2), 400,
+             config, ("blue",)),
+        Case("a mirror to a live deployment",
+             create(replicas=None, deployments=live, mirror={"deployment": "green", "percent": 5}), 400, config,
+             ("green", "live or mirrored", "traffic = 0")),
+        Case("a mirror to no deployment",
+             create(replicas=None, deployments=live, mirror={"deployment": "red", "percent": 5}), 400, config,
+             ("red",)),
+        Case("a mirror that is spelt otherwise", create(mirror={"deployment": "x", "share": 5}), 400, bad,
+             ("share", "percent")),
         Case("replicas beside deployments", create(deployments=live), 400, config, ("replicas",)),
-        Case("a deployment's field that is spelt otherwise", create(replicas=None, deployments=[{"name": "blue", "weight": 100}]), 400, bad, ("weight", "traffic")),
-        Case("a service that exists", create(name="iris"), 409, "ServiceAlreadyExists", ("iris", "PUT /v1/services/iris")),
+        Case("a deployment's field that is spelt otherwise",
+             create(replicas=None, deployments=[{"name": "blue", "weight": 100}]), 400, bad, ("weight", "traffic")),
+        Case("a service that exists", create(name="iris"), 409, "ServiceAlreadyExists",
+             ("iris", "PUT /v1/services/iris")),
         Case("another name", change(name="petal"), 400, bad, ("name",)),
         Case("a stale ETag", change(maxQueue=7), 412, "PreconditionFailed", ("ETag",), {"if-match": STALE}),
         Case("a weak ETag", change(maxQueue=7), 412, "PreconditionFailed", ("ETag",), {"if-match": f"W/{STALE}"}),
-        Case("a stale ETag to take away", ("DELETE", "/v1/services/iris", None), 412, "PreconditionFailed", ("ETag",), {"if-match": STALE}),
-        Case("a stale ETag of the cluster", ssl(status="Disabled"), 412, "PreconditionFailed", ("ETag",), {"if-match": STALE}),
-        Case("a stale ETag of the cluster in the body", ("PATCH", "/v1/env", {"globalServiceConfiguration": {"etag": STALE.strip('"'), "ssl": {"status": "Disabled"}}}),
+        Case("a stale ETag to take away", ("DELETE", "/v1/services/iris", None), 412, "PreconditionFailed", ("ETag",),
+             {"if-match": STALE}),
+        Case("a stale ETag of the cluster", ssl(status="Disabled"), 412, "PreconditionFailed", ("ETag",),
+             {"if-match": STALE}),
+        Case("a stale ETag of the cluster in the body",
+             ("PATCH", "/v1/env",
+              {"globalServiceConfiguration": {"etag": STALE.strip('"'), "ssl": {"status": "Disabled"}}}),
              412, "PreconditionFailed", ("ETag",)),
-        *(Case(f"{method} {path} of an unknown service", (method, path.format("unknown"), body), 404, "ServiceNotFound", ("unknown",))
+        *(Case(f"{method} {path} of an unknown service", (method, path.format("unknown"), body), 404, "ServiceNotFound",
+               ("unknown",))
           for method, path, body in (("GET", "/v1/services/{}", None), ("PUT", "/v1/services/{}", {"maxQueue": 1}),
                                      ("GET", "/v1/services/{}/keys", None),
                                      ("POST", "/v1/services/{}/regenerateKeys", {"keyType": "Primary"}))),
@@ -162,14 +200,20 @@ def keys():
 
     return [
         Case("no kind of key", regenerate(), 400, "BadRequest", ("keyType",)),
-        Case("a kind of key that there is not", regenerate(keyType="Third"), 400, "BadRequest", ("Primary", "Secondary")),
+        Case("a kind of key that there is not", regenerate(keyType="Third"), 400, "BadRequest",
+             ("Primary", "Secondary")),
         Case("a key as its kind", regenerate(keyType=PASTED), 400, "BadRequest", ("Primary", "Secondary")),
-        Case("a key that is too short", regenerate(keyType="Primary", keyValue="short-1234"), 400, "InvalidKey", ("16 to 256",)),
-        Case("a key with a blank", regenerate(keyType="Primary", keyValue=f"{PASTED} {PASTED}"), 400, "InvalidKey", ("blank",)),
-        Case("a key that is too long", regenerate(keyType="Primary", keyValue=PASTED * 10), 400, "InvalidKey", ("16 to 256",)),
+        Case("a key that is too short", regenerate(keyType="Primary", keyValue="short-1234"), 400, "InvalidKey",
+             ("16 to 256",)),
+        Case("a key with a blank", regenerate(keyType="Primary", keyValue=f"{PASTED} {PASTED}"), 400, "InvalidKey",
+             ("blank",)),
+        Case("a key that is too long", regenerate(keyType="Primary", keyValue=PASTED * 10), 400, "InvalidKey",
+             ("16 to 256",)),
         Case("a key in a list", regenerate(keyType="Primary", keyValue=[PASTED]), 400, "BadRequest", ("keyValue",)),
-        Case("a key under another name", regenerate(keyType="Primary", key=PASTED), 400, "BadRequest", ("key", "keyValue")),
-        Case("a key of a service without any", ("POST", "/v1/services/open/regenerateKeys", {"keyType": "Primary"}), 409, "NoKeys", ("open", "authEnabled")),
+        Case("a key under another name", regenerate(keyType="Primary", key=PASTED), 400, "BadRequest",
+             ("key", "keyValue")),
+        Case("a key of a service without any", ("POST", "/v1/services/open/regenerateKeys", {"keyType": "Primary"}),
+             409, "NoKeys", ("open", "authEnabled")),
     ]
 
 
@@ -178,20 +222,26 @@ def bodies():
     kind, large = "UnsupportedMediaType", "BodyTooLarge"
     cases = []
     for method, path, body in (("PATCH", "/v1/env", b"{}"), ("POST", "/v1/services", b'{"name":"churn"}'),
-                               ("PUT", "/v1/services/iris", b"{}"), ("POST", "/v1/services/iris/regenerateKeys", b"{}")):
+                               ("PUT", "/v1/services/iris", b"{}"),
+                               ("POST", "/v1/services/iris/regenerateKeys", b"{}")):
         where = f"{method} {path}: "
         cases += [
             Case(where + "a body that is too large", (method, path, big), 413, large, ("1024 KiB",)),
             Case(where + "a body of 16 MiB", (method, path, b" " * 16 * LARGE), 413, large, ("1024 KiB",)),
-            *(Case(where + f"a content type of {wrong}", (method, path, body), 415, kind, ("application/json",), {"content-type": wrong})
+            *(Case(where + f"a content type of {wrong}", (method, path, body), 415, kind, ("application/json",),
+                   {"content-type": wrong})
               for wrong in ("text/plain", "application/x-www-form-urlencoded", "application/jsonx", "")),
             Case(where + "nothing", (method, path, b""), 400, "BadRequest", ("JSON",)),
-            Case(where + "JSON that ends early", (method, path, b'{"keyValue": "' + PASTED.encode()), 400, "BadRequest", ("JSON", "line 1")),
-            Case(where + "JSON with a comma too many", (method, path, b'{"a": 1,}'), 400, "BadRequest", ("JSON", "line 1")),
+            Case(where + "JSON that ends early", (method, path, b'{"keyValue": "' + PASTED.encode()), 400, "BadRequest",
+                 ("JSON", "line 1")),
+            Case(where + "JSON with a comma too many", (method, path, b'{"a": 1,}'), 400, "BadRequest",
+                 ("JSON", "line 1")),
             Case(where + "a list", (method, path, b"[]"), 400, "BadRequest", ("object",)),
             Case(where + "null", (method, path, b"null"), 400, "BadRequest", ("object",)),
-            Case(where + "text that is no UTF-8", (method, path, b'{"description": "\xff\xfe"}'), 400, "BadRequest", ("JSON",)),
-            Case(where + "JSON that is nested 100,000 times", (method, path, b"[" * 100_000), 400, "BadRequest", ("JSON",)),
+            Case(where + "text that is no UTF-8", (method, path, b'{"description": "\xff\xfe"}'), 400, "BadRequest",
+                 ("JSON",)),
+            Case(where + "JSON that is nested 100,000 times", (method, path, b"[" * 100_000), 400, "BadRequest",
+                 ("JSON",)),
         ]
     return cases
 
@@ -204,15 +254,19 @@ def paths():
         refused("POST", "/v1/env", "GET,HEAD,PATCH"), refused("PUT", "/v1/env", "GET,HEAD,PATCH"),
         refused("DELETE", "/v1/env", "GET,HEAD,PATCH"), refused("GET", "/v1/env/listKeys", "POST"),
         refused("PUT", "/v1/services", "GET,HEAD,POST"), refused("DELETE", "/v1/services", "GET,HEAD,POST"),
-        refused("PATCH", "/v1/services/iris", "GET,HEAD,PUT,DELETE"), refused("POST", "/v1/services/iris", "GET,HEAD,PUT,DELETE"),
-        refused("POST", "/v1/services/iris/keys", "GET,HEAD"), refused("GET", "/v1/services/iris/regenerateKeys", "POST"),
+        refused("PATCH", "/v1/services/iris", "GET,HEAD,PUT,DELETE"),
+        refused("POST", "/v1/services/iris", "GET,HEAD,PUT,DELETE"),
+        refused("POST", "/v1/services/iris/keys", "GET,HEAD"),
+        refused("GET", "/v1/services/iris/regenerateKeys", "POST"),
         refused("DELETE", "/v1/operations/x", "GET,HEAD"), refused("POST", "/openapi.json", "GET,HEAD"),
         refused("PUT", "/livez", "GET,HEAD"), refused("GET", "/v1/reload", "POST"),
         Case("a path that there is not", ("GET", "/v1/service", None), 404, "NotFound", ("/openapi.json",)),
         Case("the root", ("GET", "/", None), 404, "NotFound", ("/openapi.json",)),
         Case("a slash too many", ("GET", "/v1/services/", None), 404, None),
-        Case("a web page's request", ("PATCH", "/v1/env", {}), 403, "Forbidden", ("token_file",), {"origin": "https://evil.example"}),
-        Case("a name that was made to lead here", ("GET", "/v1/env", None), 403, "Forbidden", ("token_file",), {"host": "evil.example:8900"}),
+        Case("a web page's request", ("PATCH", "/v1/env", {}), 403, "Forbidden", ("token_file",),
+             {"origin": "https://evil.example"}),
+        Case("a name that was made to lead here", ("GET", "/v1/env", None), 403, "Forbidden", ("token_file",),
+             {"host": "evil.example:8900"}),
     ]
 
 
@@ -253,10 +307,12 @@ def judge(case, answer: Answer):
     expect(answer.status == case.status, f"{case.what}: {answer} instead of {case.status}")
     if case.status < 400:
         return
-    expect(answer.fields.get("content-type") == "application/json", f"{case.what}: {answer} is {answer.fields.get('content-type')}")
+    expect(answer.fields.get("content-type") == "application/json",
+           f"{case.what}: {answer} is {answer.fields.get('content-type')}")
     expect(case.code in (None, answer.code), f"{case.what}: {answer} has not the code {case.code}")
     error = answer.json["error"]
-    expect(set(error) == {"code", "message", "details"} and all(set(one) == {"code", "message"} for one in error["details"]),
+    expect(set(error) == {"code", "message", "details"}
+           and all(set(one) == {"code", "message"} for one in error["details"]),
            f"{case.what}: {answer} is no error of the form code, message, details")
     said = answer.body.decode().lower()
     for word in case.words:
@@ -264,9 +320,11 @@ def judge(case, answer: Answer):
         expect(escaped in said, f"{case.what}: {answer} does not say {word!r}")
     if case.allow:
         allowed = set(answer.fields.get("allow", "").replace(" ", "").split(","))
-        expect(allowed == set(case.allow.split(",")), f"{case.what}: Allow is {answer.fields.get('allow')!r}, not {case.allow}")
+        expect(allowed == set(case.allow.split(",")),
+               f"{case.what}: Allow is {answer.fields.get('allow')!r}, not {case.allow}")
     if case.status == 401:
-        expect(answer.fields.get("www-authenticate", "").startswith("Bearer"), f"{case.what}: no WWW-Authenticate: {answer.fields}")
+        expect(answer.fields.get("www-authenticate", "").startswith("Bearer"),
+               f"{case.what}: no WWW-Authenticate: {answer.fields}")
 
 
 def refuse_while_files_are_wrong(bench):
@@ -274,12 +332,15 @@ def refuse_while_files_are_wrong(bench):
     main_file = bench.environment / "scorefront.toml"
     sound = main_file.read_text()
     replace(main_file, sound.replace('status = "Enabled"', 'status = "Perhaps"'))
-    bench.refuse(Case("a change while the files are wrong", ssl(status="Disabled"), 409, "ConfigurationInvalid", ("mend", "scorefront.toml:", "Perhaps")))
-    bench.refuse(Case("a service while the files are wrong", create(), 409, "ConfigurationInvalid", ("mend", "scorefront.toml:")))
+    bench.refuse(Case("a change while the files are wrong", ssl(status="Disabled"), 409, "ConfigurationInvalid",
+                      ("mend", "scorefront.toml:", "Perhaps")))
+    bench.refuse(Case("a service while the files are wrong", create(), 409, "ConfigurationInvalid",
+                      ("mend", "scorefront.toml:")))
     wait_until("the cluster says that it is not what the files hold",
                lambda: bench.admin.get("/v1/env")["provisioningState"] == "Failed")
     replace(main_file, sound)
-    wait_until("the cluster says that all is well again", lambda: bench.admin.get("/v1/env")["provisioningState"] == "Succeeded")
+    wait_until("the cluster says that all is well again",
+               lambda: bench.admin.get("/v1/env")["provisioningState"] == "Succeeded")
     bench.admin.ask("PATCH", "/v1/env", {"description": "mended"})
 
 
@@ -293,17 +354,24 @@ def with_token(arguments, stack, pair, tls):
     bench.admin.create("iris", [model(stack)])
     bench.key = bench.admin.keys("iris")["primaryKey"]
     told = ("Authorization: Bearer",)
-    requests = [("GET", "/v1/env", None), ("PATCH", "/v1/env", {"description": "x"}), ("POST", "/v1/env/listKeys", None),
-                ("GET", "/v1/services", None), ("POST", "/v1/services", {"name": "churn", "replicas": ["http://127.0.0.1:9"]}),
-                ("GET", "/v1/services/iris", None), ("PUT", "/v1/services/iris", {"maxQueue": 1}), ("DELETE", "/v1/services/iris", None),
-                ("GET", "/v1/services/iris/keys", None), ("POST", "/v1/services/iris/regenerateKeys", {"keyType": "Primary"}),
-                ("GET", "/v1/operations/x", None), ("GET", "/openapi.json", None), ("GET", "/metrics", None), ("POST", "/v1/reload", None),
+    requests = [("GET", "/v1/env", None), ("PATCH", "/v1/env", {"description": "x"}),
+                ("POST", "/v1/env/listKeys", None),
+                ("GET", "/v1/services", None),
+                ("POST", "/v1/services", {"name": "churn", "replicas": ["http://127.0.0.1:9"]}),
+                ("GET", "/v1/services/iris", None), ("PUT", "/v1/services/iris", {"maxQueue": 1}),
+                ("DELETE", "/v1/services/iris", None),
+                ("GET", "/v1/services/iris/keys", None),
+                ("POST", "/v1/services/iris/regenerateKeys", {"keyType": "Primary"}),
+                ("GET", "/v1/operations/x", None), ("GET", "/openapi.json", None), ("GET", "/metrics", None),
+                ("POST", "/v1/reload", None),
                 ("GET", "/no/such/path", None), ("DELETE", "/v1/env", None)]
     for request in requests:
         where = f"{request[0]} {request[1]}"
         bench.refuse(Case(f"{where} without a token", request, 401, "Unauthorized", told), token=False)
-        for wrong in (f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN, "Bearer", f"Bearer {bench.key}"):
-            bench.refuse(Case(f"{where} with {wrong.split(' ')[0]} and a wrong token", request, 401, "Unauthorized", told, {"authorization": wrong}), token=False)
+        for wrong in (f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN, "Bearer",
+                      f"Bearer {bench.key}"):
+            bench.refuse(Case(f"{where} with {wrong.split(' ')[0]} and a wrong token", request, 401, "Unauthorized",
+                              told, {"authorization": wrong}), token=False)
     for path in ("/livez", "/readyz"):
         expect(Admin(front.admin_address).send("GET", path).status == 200, f"{path} asks for a token")
     expect(bench.admin.get("/v1/env")["name"], "the right token is not taken")
@@ -347,7 +415,8 @@ def program(arguments, stack):
     kept = admin.keys("iris")
     bench = Bench(front, environment, Caller(front.https, tls), kept["primaryKey"])
     faults = []
-    for what, cases in (("certificates", certificates(pairs)), ("services", services()), ("keys", keys()), ("bodies", bodies()),
+    for what, cases in (("certificates", certificates(pairs)), ("services", services()), ("keys", keys()),
+                        ("bodies", bodies()),
                         ("paths and methods", paths())):
         wrong = 0
         for case in cases:

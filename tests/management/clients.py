@@ -5,15 +5,18 @@
 
 While threads score on all services over https without a pause:
 
-  * each client changes one setting of its own service again and again, without a precondition; each also adds one to a setting
-    of the others' services, as programs do that read, change and write back with If-Match, and try again after 412. In the
-    end each service has the last of its own client's changes, and its counter is the number of accepted additions;
-  * meanwhile two more have services come and go: one that was made scores as soon as that is answered, one that was taken away
-    does not any more;
-  * whoever reads keys while they are made anew, or the certificate while it is replaced, gets all of the old or all of the new;
-  * a service's file is edited by hand (written beside its place and renamed) while it is changed through the API: a change with
-    the ETag from before the edit gets 412 and leaves the edit as it is; one without a precondition comes after it, and keeps
-    it with its comment; and at any rate each side's two settings, which belong together, are found together;
+  * each client changes one setting of its own service again and again, without a precondition; each also adds one to a
+    setting of the others' services, as programs do that read, change and write back with If-Match, and try again after
+    412. In the end each service has the last of its own client's changes, and its counter is the number of accepted
+    additions;
+  * meanwhile two more have services come and go: one that was made scores as soon as that is answered, one that was
+    taken away does not any more;
+  * whoever reads keys while they are made anew, or the certificate while it is replaced, gets all of the old or all of
+    the new;
+  * a service's file is edited by hand (written beside its place and renamed) while it is changed through the API: a
+    change with the ETag from before the edit gets 412 and leaves the edit as it is; one without a precondition comes
+    after it, and keeps it with its comment; and at any rate each side's two settings, which belong together, are found
+    together;
   * no scoring call is answered with anything but 200, from the first change to the last.
 """
 
@@ -22,7 +25,8 @@ import threading
 import time
 import tomllib
 
-from support import (CNAME, Authority, Caller, Failed, Load, check, done, expect, main, model, replace, serve, wait_until,
+from support import (CNAME, Authority, Caller, Failed, Load, check, done, expect, main, model, replace, serve,
+                     wait_until,
                      write_environment)
 
 CLIENTS = 20
@@ -101,8 +105,8 @@ class Client:
 
 
 class Visitor:
-    """Makes a service, scores with it, and takes it away, until the others are done. Its name is the last of all, so that whoever
-    reads the files of all services comes to it late."""
+    """Makes a service, scores with it, and takes it away, until the others are done. Its name is the last of all, so
+    that whoever reads the files of all services comes to it late."""
 
     def __init__(self, front, tls, number, replicas):
         self.front, self.tls, self.name, self.replicas = front, tls, f"visiting-{number}", replicas
@@ -144,13 +148,15 @@ def change_all_at_once(front, tls, replicas):
         expect(one.fault is None, one.fault)
     for name in map(name_of, range(CLIENTS)):
         service = front.admin().get(f"/v1/services/{name}")
-        expect(service["maxQueue"] == 1000 + CHANGES, f"{name} has maxQueue {service['maxQueue']}: its last change is lost")
+        expect(service["maxQueue"] == 1000 + CHANGES,
+               f"{name} has maxQueue {service['maxQueue']}: its last change is lost")
         additions = sum(client.added[name] for client in clients)
         found = service["scoringTimeoutMs"] - BASE
         expect(found == additions, f"{additions} additions to {name} were accepted, and {found} are there")
     stale = sum(client.stale for client in clients)
     expect(stale > 0, "nobody ever was too late: this shows nothing of If-Match")
-    done(f"{CLIENTS} clients, {CLIENTS * (CHANGES + ADDITIONS)} changes of {CLIENTS} services: all there ({stale} tries were too late)")
+    done(f"{CLIENTS} clients, {CLIENTS * (CHANGES + ADDITIONS)} changes of {CLIENTS} services: all there"
+         f" ({stale} tries were too late)")
     done(f"{sum(visitor.visits for visitor in visitors)} services came and went meanwhile")
 
 
@@ -180,13 +186,16 @@ def read_while_it_changes(front, pairs, replicas, seconds):
     def read_pair():
         kept = admin.ask("POST", "/v1/env/listKeys").json["sslConfiguration"]
         whole = any((pair.cert_text, pair.key_text) == (kept["cert"], kept["key"]) for pair in pairs)
-        expect(whole, "while the certificate was replaced, listKeys had the certificate of one pair and the key of another")
+        expect(whole,
+               "while the certificate was replaced, listKeys had the certificate of one pair and the key of another")
 
     def read_environment():
         shown = admin.get("/v1/env")
-        expect(shown["provisioningState"] == "Succeeded", f"while the certificate was replaced: {shown['provisioningErrors']}")
+        expect(shown["provisioningState"] == "Succeeded",
+               f"while the certificate was replaced: {shown['provisioningErrors']}")
 
-    threads = [threading.Thread(target=reader(read), daemon=True) for read in (read_keys, read_keys, read_pair, read_pair, read_environment)]
+    threads = [threading.Thread(target=reader(read), daemon=True)
+               for read in (read_keys, read_keys, read_pair, read_pair, read_environment)]
     for thread in threads:
         thread.start()
     until, changes = time.monotonic() + seconds, 0
@@ -216,7 +225,8 @@ def stale_change_leaves_an_edit_alone(front, environment, rounds=10):
         answer = admin.patiently("PUT", f"/v1/services/{name_of(0)}", {"maxQueue": 7}, {"if-match": tag})
         expect(answer.status == 412, f"the file was edited after its ETag was given, and yet: {answer}")
         expect(file.read_text() == edited, "a change that got 412 has changed the file")
-        wait_until("the edit is served", lambda: admin.get(f"/v1/services/{name_of(0)}").get("maxRequestsInFlight") == BASE + number)
+        wait_until("the edit is served",
+                   lambda: admin.get(f"/v1/services/{name_of(0)}").get("maxRequestsInFlight") == BASE + number)
     done(f"{rounds} edits by hand: a change with an older ETag gets 412, and the edit stays as it is")
 
 
@@ -227,7 +237,8 @@ def later_change_keeps_an_edit(front, environment, rounds=10):
         replace(file, with_setting(f"{comment}\n{file.read_text()}", "max_requests_in_flight", BASE + number))
         answer = admin.ask("PUT", f"/v1/services/{name_of(1)}", {"maxQueue": 2000 + number}, status=202)
         for setting, value in (("maxRequestsInFlight", BASE + number), ("maxQueue", 2000 + number)):
-            expect(answer.json.get(setting) == value, f"{setting} is {answer.json.get(setting)} instead of {value}: {answer}")
+            expect(answer.json.get(setting) == value,
+                   f"{setting} is {answer.json.get(setting)} instead of {value}: {answer}")
         expect(comment in file.read_text(), f"the comment {comment!r} is gone:\n{file.read_text()}")
     done(f"{rounds} edits by hand: a change that comes after one keeps it, with its comment")
 
@@ -240,7 +251,8 @@ def with_setting(text, key, value):
 
 
 def storm(front, environment, seconds):
-    """Both at once, without regard for each other. The hand writes max_queue and max_requests_in_flight, the API the two others."""
+    """Both at once, without regard for each other: the hand has max_queue and max_requests_in_flight, the API the two
+    others."""
     admin, name = front.admin(), name_of(2)
     file = environment / "services" / f"{name}.toml"
     over, answers, edits = time.monotonic() + seconds, {}, 0
@@ -266,14 +278,16 @@ def storm(front, environment, seconds):
         edits += 1
         text = file.read_text()
         expect_pairs(tomllib.loads(text), f"the file, read at edit {edits}")
-        replace(file, with_setting(with_setting(text, "max_queue", 3000 + edits), "max_requests_in_flight", BASE + edits))
+        replace(file,
+                with_setting(with_setting(text, "max_queue", 3000 + edits), "max_requests_in_flight", BASE + edits))
         time.sleep(random.uniform(0, 0.15))
     for thread in threads:
         thread.join(60)
     expect(not faults, faults[0] if faults else "")
     expect(answers.get(202), f"no change was accepted while the file was edited: {answers}")
     settle(front, file, name)
-    done(f"{edits} edits by hand amid {sum(answers.values())} changes ({answers.get(412, 0)} answered 412): each whole or not there")
+    done(f"{edits} edits by hand amid {sum(answers.values())} changes ({answers.get(412, 0)} answered 412): each whole or"
+         " not there")
 
 
 def expect_pairs(document, where):

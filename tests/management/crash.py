@@ -3,9 +3,10 @@
 
     cargo build && python3 tests/management/crash.py [--writes N] [--kills N] [--seed N] [--binary FILE]
 
-Four writers change a cluster at once through its API: three of them services of their own (made, changed in several settings,
-taken away, keys made anew), the fourth the certificate, the TLS status and the description together. The front end is killed
-while they do, at a random instant, and every tenth time once more while it starts. After each kill it is started anew, and
+Four writers change a cluster at once through its API: three of them services of their own (made, changed in several
+settings, taken away, keys made anew), the fourth the certificate, the TLS status and the description together. The
+front end is killed while they do, at a random instant, and every tenth time once more while it starts. After each kill
+it is started anew, and
 
   * it serves, and `scorefront check` finds no error in the files;
   * the certificate of new handshakes is the right one of the two pairs, with its key and for its CNAME;
@@ -22,8 +23,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from support import (CNAME, SAMPLE, Admin, Answer, Authority, Caller, Failed, FrontEnd, check, done, expect, files_of, main, model,
-                     serial_served, serve, wait_until, write_environment)
+from support import (CNAME, Answer, Authority, Caller, Failed, FrontEnd, check, done, expect, files_of, main, model,
+                     serial_served, serve, write_environment)
 
 WRITERS, NAMES_EACH = 3, 5
 GONE = None
@@ -144,7 +145,8 @@ def cluster_change(writer, pairs):
     pair, status = 1 - before.pair, writer.random.choice(["Enabled", "Enabled", "Disabled"])
     after = Cluster(pair, status, f"number {writer.random.randrange(10 ** 12)}")
     ssl = {"status": status, "cert": pairs[pair].cert_text, "key": pairs[pair].key_text, "cname": CNAME}
-    return "cluster", ("PATCH", "/v1/env", {"description": after.description, "globalServiceConfiguration": {"ssl": ssl}}), after
+    return "cluster", ("PATCH", "/v1/env",
+                       {"description": after.description, "globalServiceConfiguration": {"ssl": ssl}}), after
 
 
 def take_answer(admin, request, after, answer: Answer):
@@ -205,7 +207,8 @@ def fits(found, wanted):
     if found is GONE or wanted is GONE:
         return found is wanted
     return found.settings == wanted.settings and all(
-        known in (None, shown) for known, shown in ((wanted.primary, found.primary), (wanted.secondary, found.secondary)))
+        known in (None, shown) for known,
+        shown in ((wanted.primary, found.primary), (wanted.secondary, found.secondary)))
 
 
 def judge_services(front, tls, cluster, writer, before, run):
@@ -251,8 +254,10 @@ def judge_cluster(front, tls, serials, writer, run):
     pairs = [pair for pair in writer.pairs if (pair.cert_text, pair.key_text) == (kept["cert"], kept["key"])]
     expect(len(pairs) == 1, "the certificate and the key on the disk are not one of the two pairs that were sent")
     found = Cluster(writer.pairs.index(pairs[0]), ssl["status"], answer.get("description"))
-    expect(found in possible, f"after the kill, the cluster is\n  {found}\nand it should be " + "\nor ".join(map(str, possible)))
-    expect(answer["provisioningState"] == "Succeeded", f"after the kill, the cluster says {answer['provisioningErrors']}")
+    expect(found in possible,
+           f"after the kill, the cluster is\n  {found}\nand it should be " + "\nor ".join(map(str, possible)))
+    expect(answer["provisioningState"] == "Succeeded",
+           f"after the kill, the cluster says {answer['provisioningErrors']}")
     expect(ssl["cname"] == CNAME and kept["cname"] == CNAME, f"the CNAME has become {ssl['cname']}")
     served = serial_served(front.https, tls)
     expect(served == serials[found.pair], f"certificate {served} is served, and {serials[found.pair]} is on the disk")
@@ -277,7 +282,7 @@ def live(run, front, draw, writers, changers):
     admin = front.admin()
     threads = [threading.Thread(target=write, args=(run, writer, admin, changer), daemon=True)
                for writer, changer in zip(writers, changers)]
-    goal = run.begun + draw.randrange(1, 2 * run.writes // run.kills)
+    goal = run.begun + draw.randrange(1, max(2, 2 * run.writes // run.kills))
     for thread in threads:
         thread.start()
     with run.changed:
@@ -328,7 +333,8 @@ def program(arguments, stack):
     writers = [Writer(random.Random(draw.random()), dict.fromkeys(own, GONE)) for own in names]
     keeper = Writer(random.Random(draw.random()), {"cluster": Cluster(0, "Enabled", None)})
     keeper.pairs = pairs
-    changers = [lambda writer: service_change(writer, replicas)] * WRITERS + [lambda writer: cluster_change(writer, pairs)]
+    changers = [lambda writer: service_change(writer, replicas)] * WRITERS + [lambda writer: cluster_change(writer,
+                                                                                                            pairs)]
 
     kills = 0
     front = serve(stack, arguments.binary, environment)
@@ -349,11 +355,12 @@ def program(arguments, stack):
             raise Failed(f"kill {kills}, write {run.begun}, seed {seed}: {failure}") from None
         if kills % 10 == 0:
             print(f"  {kills} kills, {run.begun} writes", flush=True)
-    expect(run.accepted > run.writes / 2, f"of {run.writes} writes only {run.accepted} were accepted: this shows nothing")
+    expect(run.accepted > run.writes / 2,
+           f"of {run.writes} writes only {run.accepted} were accepted: this shows nothing")
     judge_leftovers(front, environment, [name for writer in writers for name, known in writer.known.items() if known])
     front.stop()
-    done(f"{run.writes} writes, {kills} kills: {run.accepted} accepted, and all of them there; {run.whole + run.nothing} cut off, "
-         f"{run.whole} there whole and {run.nothing} not at all")
+    done(f"{run.writes} writes, {kills} kills: {run.accepted} accepted, and all of them there; "
+         f"{run.whole + run.nothing} cut off, {run.whole} there whole and {run.nothing} not at all")
 
 
 def options(parser):

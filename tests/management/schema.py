@@ -3,9 +3,10 @@
 
     cargo build && python3 tests/management/schema.py [--examples N] [--seed N] [--binary FILE]
 
-For each operation, calls that the document allows and calls that it does not: no answer is a 5xx, and each has a status, a
-content type, header fields and a body that the document has for it. Each operation has to have succeeded at least once. And
-docs/openapi.json is the document that is served. The addresses of replicas stay on this machine; see schema_hooks.py.
+For each operation, calls that the document allows and calls that it does not: no answer is a 5xx, and each has a
+status, a content type, header fields and a body that the document has for it. Each operation has to have succeeded at
+least once. And docs/openapi.json is the document that is served. The addresses of replicas stay on this machine; see
+schema_hooks.py.
 """
 
 import json
@@ -46,7 +47,8 @@ def differences(one, other, where=""):
 
 
 def operations(document):
-    return {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in METHODS if method in item}
+    return {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in METHODS
+            if method in item}
 
 
 def call_everything(arguments, front, replica, operation):
@@ -54,16 +56,20 @@ def call_everything(arguments, front, replica, operation):
     counts = arguments.directory / "counts.json"
     programs = venv("management-venvs/schemathesis", HERE / "requirements/schemathesis.txt")
     finished = run(
-        [programs / "st", "run", f"http://{front.admin_address}/openapi.json", "--checks", ",".join(CHECKS), "--no-color",
-         "--max-examples", arguments.examples, "--seed", arguments.seed, "--generation-database", "none", "--phases", "examples,coverage,fuzzing,stateful", "--continue-on-failure", "--rate-limit", RATE, "--request-timeout", 30,
+        [programs / "st", "run", f"http://{front.admin_address}/openapi.json", "--checks", ",".join(CHECKS),
+         "--no-color",
+         "--max-examples", arguments.examples, "--seed", arguments.seed, "--generation-database", "none", "--phases",
+         "examples,coverage,fuzzing,stateful", "--continue-on-failure", "--rate-limit", RATE, "--request-timeout", 30,
          "--suppress-health-check", "all", "--warnings", "off"],
         timeout=TIMEOUT, cwd=arguments.directory,
-        env={**os.environ, "SCHEMATHESIS_HOOKS": "schema_hooks", "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1",
+        env={**os.environ, "SCHEMATHESIS_HOOKS": "schema_hooks", "PYTHONPATH": str(HERE),
+             "PYTHONDONTWRITEBYTECODE": "1",
              "SCHEMA_REPLICA": replica, "SCHEMA_OPERATION": operation, "SCHEMA_COUNTS": str(counts)})
     front.expect_running()
     expect(counts.exists(), f"schemathesis did not run:\n{finished.stdout}{finished.stderr}")
     found = json.loads(counts.read_text())
-    expect(finished.returncode == 0, f"schemathesis, seed {arguments.seed}:\n{finished.stdout[-12000:]}{finished.stderr[-2000:]}")
+    expect(finished.returncode == 0,
+           f"schemathesis, seed {arguments.seed}:\n{finished.stdout[-12000:]}{finished.stderr[-2000:]}")
     return found
 
 
@@ -71,8 +77,10 @@ def judge(found, document):
     for operation in sorted(operations(document)):
         statuses = found.get(operation, {})
         expect(statuses, f"{operation} was never called")
-        expect(any(status.startswith("2") for status in statuses), f"{operation} never succeeded, which shows little: {statuses}")
-        print(f"         {operation}: {', '.join(f'{status} {count} times' for status, count in sorted(statuses.items()))}")
+        expect(any(status.startswith("2") for status in statuses),
+               f"{operation} never succeeded, which shows little: {statuses}")
+        told = ", ".join(f"{status} {count} times" for status, count in sorted(statuses.items()))
+        print(f"         {operation}: {told}")
     total = sum(sum(statuses.values()) for statuses in found.values())
     refused = sum(statuses.get("429", 0) for statuses in found.values())
     expect(refused < total / 10, f"{refused} of {total} calls were too many at once, which shows little")

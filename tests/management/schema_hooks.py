@@ -1,8 +1,9 @@
 """What schema.py has schemathesis do with each call: nothing leaves this machine, and enough of them can succeed.
 
-Schemathesis makes addresses of replicas up. Those that could be somebody's become this machine's; of every second body of a
-service only the settings stay that random values can be right for, with a replica that there is; and every second call is about
-the one service, or the one operation, that there is. Statuses are counted by operation, so that schema.py can see that it was no empty show.
+Schemathesis makes addresses of replicas up. Those that could be somebody's become this machine's; of every second body
+of a service only the settings stay that random values can be right for, with a replica that there is; and every second
+call is about the one service, or the one operation, that there is. Statuses are counted by operation, so that schema.py
+can see that it was no empty show.
 """
 
 import atexit
@@ -29,7 +30,8 @@ counts = {}
 
 def is_chosen(case):
     """Half of the calls, always the same ones."""
-    said = json.dumps([case.body if isinstance(case.body, (dict, list)) else None, case.path_parameters], default=str, sort_keys=True)
+    said = json.dumps([case.body if isinstance(case.body, (dict, list)) else None, case.path_parameters], default=str,
+                      sort_keys=True)
     return hashlib.sha256(said.encode()).digest()[0] % 2 == 0
 
 

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""From a certificate to a scoring call over https, with the commands that an operator would type, against a real model server.
+"""From a certificate to a scoring call over https, with the commands that an operator would type, against a real model
+server.
 
     cargo build && python3 tests/management/seed.py [--only PATH …] [--binary FILE]
 
-  * new: a cluster is made with its certificate, is asked for its address, and gets a service, whose scoring URI has https and the
-    CNAME by itself; it is scored by curl, by the lines that `service usage` prints, as pasted, and by `service run`;
-  * patch: a cluster without a certificate is given one as raw PEM text over the REST API while threads score over http without a
-    pause. No call is lost: before, http is answered with 200, afterwards with 403, that says where to call, or 308; https with 200;
+  * new: a cluster is made with its certificate, is asked for its address, and gets a service, whose scoring URI has
+    https and the CNAME by itself; it is scored by curl, by the lines that `service usage` prints, as pasted, and by
+    `service run`;
+  * patch: a cluster without a certificate is given one as raw PEM text over the REST API while threads score over http
+    without a pause. No call is lost: before, http is answered with 200, afterwards with 403, that says where to call,
+    or 308; https with 200;
   * set: the same by `env set`;
   * local: a front end for development, without a certificate and without keys;
   * wrong: what `env create` refuses, in the original's words.
@@ -22,9 +25,9 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
-from support import (ANSWER, CLUSTER, CNAME, GROUP, HERE, ROOT, SAMPLE, Authority, Caller, Load, check, done, expect, free_ports, main,
+from support import (ANSWER, CLUSTER, CNAME, GROUP, HERE, ROOT, SAMPLE, Authority, Caller, Load, check, done, expect,
+                     free_ports, main,
                      model, must, replace, run, serial_served, serve, venv, wait_until)
 
 SHOWN = ["id", "name", "state", "createdAt", "updatedAt", "scoringUri"]
@@ -35,17 +38,19 @@ IRIS = "/api/v1/service/iris/score"
 
 
 class Operator:
-    """A shell in a directory of its own, in which `scorefront` is the program and one front end is the one that is meant."""
+    """A shell in a directory of its own, in which `scorefront` is the program and one front end is meant."""
 
     def __init__(self, arguments, stack, name):
         self.directory, self.stack, self.binary = arguments.directory / name, stack, arguments.binary
         (self.directory / "bin").mkdir(parents=True)
         (self.directory / "bin/scorefront").symlink_to(arguments.binary)
         self.https, self.http, self.admin = free_ports(3)
-        self.settings = {**os.environ, "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}", "HOME": str(self.directory)}
+        self.settings = {**os.environ, "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}",
+                         "HOME": str(self.directory)}
 
     def addresses(self):
-        return ["--https", f"127.0.0.1:{self.https}", "--http", f"127.0.0.1:{self.http}", "--admin-listen", f"127.0.0.1:{self.admin}"]
+        return ["--https", f"127.0.0.1:{self.https}", "--http", f"127.0.0.1:{self.http}", "--admin-listen",
+                f"127.0.0.1:{self.admin}"]
 
     def types(self, *words):
         return run(["scorefront", *words], cwd=self.directory, env=self.settings)
@@ -88,7 +93,8 @@ def azmlinfsrv(stack, directory):
     shutil.copy(HERE / "score.py", directory)
     [port] = free_ports(1)
     log = stack.enter_context(open(directory / "log", "wb"))
-    process = subprocess.Popen([programs / "azmlinfsrv", "--entry_script", "score.py", "--port", str(port)], cwd=directory, stdout=log,
+    process = subprocess.Popen([programs / "azmlinfsrv", "--entry_script", "score.py", "--port", str(port)],
+                               cwd=directory, stdout=log,
                                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
     stack.callback(end_group, process)
 
@@ -120,7 +126,8 @@ def end_group(process):
 def new(arguments, stack, authority):
     """The first page of the story: everything is there from the beginning."""
     operator, pair = Operator(arguments, stack, "new"), authority.pair("new")
-    said = operator.does("env", "create", "-c", "-g", GROUP, "-n", CLUSTER, "--cert-cname", CNAME, "--cert-pem", pair.cert,
+    said = operator.does("env", "create", "-c", "-g", GROUP, "-n", CLUSTER, "--cert-cname", CNAME, "--cert-pem",
+                         pair.cert,
                          "--key-pem", pair.key, *operator.addresses())
     for word in ("scorefront serve --env", "scorefront env show", "scorefront service create realtime", CNAME):
         expect(word in said, f"env create does not say what is next, {word!r}:\n{said}")
@@ -135,7 +142,8 @@ def new(arguments, stack, authority):
     uri = f"https://{CNAME}:{operator.https}{IRIS}"
     expect(uri in said, f"service create does not say the scoring URI {uri}:\n{said}")
     shown = operator.shows()
-    expect((shown["name"], shown["state"], shown["scoringUri"]) == ("iris", "Succeeded", uri), f"service show says {shown}")
+    expect((shown["name"], shown["state"], shown["scoringUri"]) == ("iris", "Succeeded", uri),
+           f"service show says {shown}")
     by_id = json.loads(operator.does("service", "show", "realtime", "-i", shown["id"]))
     expect(by_id == shown, f"by its id, service show says {by_id} instead of {shown}")
     done(f"service create and show: {uri}")
@@ -152,7 +160,8 @@ def new(arguments, stack, authority):
     expect(json.loads(said) == SCORED, f"service run says:\n{said}")
     request = operator.directory / "request.json"
     request.write_text(DATA)
-    said = operator.does("service", "run", "realtime", "-i", shown["id"], "-d", "@request.json", "--cacert", authority.pem)
+    said = operator.does("service", "run", "realtime", "-i", shown["id"], "-d", "@request.json", "--cacert",
+                         authority.pem)
     expect(json.loads(said) == SCORED, f"service run with a file says:\n{said}")
     failed = operator.types("service", "run", "realtime", "-n", "iris", "-d", DATA)
     expect(failed.returncode == 1, "service run trusts a certificate that nobody vouches for")
@@ -176,7 +185,8 @@ def expect_address(operator):
     address = shown["publicIpAddress"]
     expect(address == "127.0.0.1", f"publicIpAddress is {address}, and it listens on 127.0.0.1")
     systems = shown["containerService"]["systemServices"]
-    fitting = [one for one in systems if (one["systemServiceType"], one["publicIpAddress"]) == ("ScoringFrontEnd", address)]
+    fitting = [one for one in systems
+               if (one["systemServiceType"], one["publicIpAddress"]) == ("ScoringFrontEnd", address)]
     expect(fitting, f"containerService.systemServices has no ScoringFrontEnd at {address}: {systems}")
     by_directory = json.loads(operator.does("env", "show", "--env", CLUSTER))
     expect(by_directory == shown, "env show says something else with --env")
@@ -187,7 +197,8 @@ def expect_address(operator):
 
 def curl(operator, authority, uri, address, key):
     """Status and answer; --resolve stands for the record that leads the CNAME to the address."""
-    said = must(["curl", "-sS", "--max-time", "20", "--cacert", authority.pem, "--resolve", f"{CNAME}:{operator.https}:{address}",
+    said = must(["curl", "-sS", "--max-time", "20", "--cacert", authority.pem, "--resolve",
+                 f"{CNAME}:{operator.https}:{address}",
                  "-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json", "--data-binary", DATA,
                  "-w", "\n%{http_code}", uri])
     body, status = said.rsplit("\n", 1)
@@ -196,7 +207,8 @@ def curl(operator, authority, uri, address, key):
 
 def expect_usage(operator, authority, uri, key):
     said = operator.does("service", "usage", "realtime", "-n", "iris", "--cacert", authority.pem)
-    for text in (uri, uri.replace("/score", "/swagger.json"), f"Authorization: Bearer {key}", "Content-Type: application/json"):
+    for text in (uri, uri.replace("/score", "/swagger.json"), f"Authorization: Bearer {key}",
+                 "Content-Type: application/json"):
         expect(text in said, f"service usage does not say {text!r}:\n{said}")
     lines = [line.strip() for line in said.splitlines()]
     for program in ("curl", "scorefront service run"):
@@ -224,7 +236,8 @@ def end(operator, front):
     listed = json.loads(operator.does("env", "list", "-o", "json"))
     expect([one["name"] for one in listed] == [CLUSTER], f"env list says {listed}")
     running = operator.types("env", "delete", "-n", CLUSTER, "-y")
-    expect(running.returncode == 1 and (operator.directory / CLUSTER).exists(), "env delete takes away what is being served")
+    expect(running.returncode == 1 and (operator.directory / CLUSTER).exists(),
+           "env delete takes away what is being served")
     front.stop()
     operator.does("env", "delete", "-n", CLUSTER, "-y")
     expect(not (operator.directory / CLUSTER).exists(), "env delete leaves the environment there")
@@ -243,7 +256,8 @@ def by_patch(operator, front, pair):
 
 
 def by_set(operator, front, pair):
-    said = operator.does("env", "set", "-g", GROUP, "-n", CLUSTER, "--ssl-status", "Enabled", "--ssl-cert-pem", pair.cert,
+    said = operator.does("env", "set", "-g", GROUP, "-n", CLUSTER, "--ssl-status", "Enabled", "--ssl-cert-pem",
+                         pair.cert,
                          "--ssl-key-pem", pair.key, "--ssl-cname", CNAME)
     answer = json.loads(said)
     expect_no_key(answer, pair)
@@ -263,10 +277,12 @@ class Switching:
     def __init__(self, arguments, stack, authority, name):
         self.authority, self.stack = authority, stack
         self.operator = Operator(arguments, stack, name)
-        self.operator.does("env", "create", "-c", "-g", GROUP, "-n", CLUSTER, *self.operator.addresses(), "--public-https-port", "443",
+        self.operator.does("env", "create", "-c", "-g", GROUP, "-n", CLUSTER, *self.operator.addresses(),
+                           "--public-https-port", "443",
                            "--public-http-port", "80")
         self.front = self.operator.serves(CLUSTER)
-        self.operator.does("service", "create", "realtime", "-n", "iris", "--replica", model(stack), "--replica", model(stack),
+        self.operator.does("service", "create", "realtime", "-n", "iris", "--replica", model(stack), "--replica",
+                           model(stack),
                            "--max-queue-wait", "10s")
         self.expect_uri(f"http://127.0.0.1{IRIS}")
         self.key, _ = self.operator.keys()
@@ -312,8 +328,8 @@ def outcome(answer):
 
 
 def judge(load, sent, answered, before, after):
-    """That http was answered with `before` until the change was sent, with `after` once it was answered, with one of them in between;
-    and https always with 200."""
+    """That http was answered with `before` until the change was sent, with `after` once it was answered, with one of them
+    in between; and https always with 200."""
     for began, over, kind, found in load.calls:
         if kind == "https":
             wanted = (200,)
@@ -323,7 +339,8 @@ def judge(load, sent, answered, before, after):
             wanted = (after,)
         else:
             wanted = (before, after)
-        expect(found in wanted, f"a call over {kind}, sent {began - answered:+.3f} s from the answer to the change, got {found} instead "
+        expect(found in wanted,
+               f"a call over {kind}, sent {began - answered:+.3f} s from the answer to the change, got {found} instead "
                                 f"of {' or '.join(map(str, wanted))}")
     return load.count("http"), load.count("https")
 
@@ -355,10 +372,13 @@ def switch_on(arguments, stack, authority, name, how):
 def switch_to_redirect(switching, uri):
     file = switching.operator.directory / CLUSTER / "scorefront.toml"
     text = file.read_text()
-    replace(file, re.sub(r"^\[frontend\]\n", '[frontend]\nhttp_when_tls = "redirect"\n', re.sub(r"^http_when_tls.*\n", "", text, flags=re.M), flags=re.M))
+    replace(file,
+            re.sub(r"^\[frontend\]\n", '[frontend]\nhttp_when_tls = "redirect"\n',
+                   re.sub(r"^http_when_tls.*\n", "", text, flags=re.M), flags=re.M))
     switching.operator.does("reload", "--env", CLUSTER)
     answer = Caller(switching.front.http).score("iris", switching.key)
-    expect((answer.status, answer.fields.get("location")) == (308, uri), f"with http_when_tls = \"redirect\": {answer} {answer.fields}")
+    expect((answer.status, answer.fields.get("location")) == (308, uri),
+           f"with http_when_tls = \"redirect\": {answer} {answer.fields}")
 
 
 def switch_off(switching, name):
@@ -395,7 +415,8 @@ def local(arguments, stack, _):
     operator.does("env", "create", "-n", "anywhere")
     written = (operator.directory / "anywhere/scorefront.toml").read_text()
     for listener in ("https", "http"):
-        expect(re.search(rf'^{listener}\s*= "127\.0\.0\.1:\d+"', written, re.M), f"in local mode {listener} is open to others:\n{written}")
+        expect(re.search(rf'^{listener}\s*= "127\.0\.0\.1:\d+"', written, re.M),
+               f"in local mode {listener} is open to others:\n{written}")
     operator.does("env", "create", "-n", "dev", *operator.addresses())
     front = operator.serves("dev")
     shown = json.loads(operator.does("env", "show"))
@@ -403,7 +424,8 @@ def local(arguments, stack, _):
     operator.does("service", "create", "realtime", "-n", "iris", "--replica", model(stack))
     uri = operator.shows()["scoringUri"]
     expect(uri == f"http://127.0.0.1:{operator.http}{IRIS}", f"the scoring URI is {uri}")
-    said = must(["curl", "-sS", "--fail", "-H", "Content-Type: application/json", "--data-binary", SAMPLE.decode(), uri])
+    said = must(["curl", "-sS", "--fail", "-H", "Content-Type: application/json", "--data-binary", SAMPLE.decode(),
+                 uri])
     expect(said.encode() == ANSWER, f"curl without a key says:\n{said}")
     said = operator.does("service", "run", "realtime", "-n", "iris", "-d", DATA)
     expect(said.strip().encode() == ANSWER.strip(), f"service run says:\n{said}")
@@ -432,7 +454,8 @@ def wrong(arguments, stack, authority):
             ((*create, *cname, "--cert-pem", "nowhere.pem", *key), 1, "nowhere.pem")):
         found = operator.types(*words)
         line = " ".join(map(str, words))
-        expect(found.returncode == status, f"`scorefront {line}` exits with {found.returncode}, not {status}:\n{found.stdout}{found.stderr}")
+        expect(found.returncode == status,
+               f"`scorefront {line}` exits with {found.returncode}, not {status}:\n{found.stdout}{found.stderr}")
         expect(said in found.stderr, f"`scorefront {line}` does not say {said!r}:\n{found.stderr}")
         left = sorted(path.name for path in operator.directory.iterdir() if path.name != "bin")
         expect(not left, f"`scorefront {line}` has left {left}")
@@ -440,7 +463,8 @@ def wrong(arguments, stack, authority):
     taken.mkdir()
     (taken / "precious").write_text("mine")
     found = operator.types(*create)
-    expect(found.returncode == 1 and [path.name for path in taken.iterdir()] == ["precious"], f"env create into a directory that is there: {found}")
+    expect(found.returncode == 1 and [path.name for path in taken.iterdir()] == ["precious"],
+           f"env create into a directory that is there: {found}")
     done("wrong: env create refuses in the original's words, and leaves nothing behind")
 
 

@@ -110,7 +110,8 @@ def free_ports(count):
 
 def run(command, said_to_it=None, timeout=120, **options):
     """What a program said on both its outputs apart, and its exit status."""
-    return subprocess.run([str(word) for word in command], input=said_to_it, stdin=None if said_to_it else subprocess.DEVNULL,
+    return subprocess.run([str(word) for word in command], input=said_to_it, stdin=None if said_to_it
+                          else subprocess.DEVNULL,
                           capture_output=True, text=True, errors="replace", timeout=timeout, check=False, **options)
 
 
@@ -174,7 +175,8 @@ class Authority:
         directory.mkdir(parents=True, exist_ok=True)
         self.pem = directory / "ca.pem"
         self.key = directory / "ca.key"
-        must(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "90",
+        must(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
+              "90",
               "-subj", "/O=scorefront tests/CN=management CA", "-keyout", self.key, "-out", self.pem,
               "-addext", "keyUsage=critical,keyCertSign,cRLSign"])
 
@@ -182,7 +184,8 @@ class Authority:
         pair = Pair(self.directory / f"{file}.pem", self.directory / f"{file}.key")
         must(["openssl", "req", "-x509", "-CA", self.pem, "-CAkey", self.key, "-newkey", "ec", "-pkeyopt",
               "ec_paramgen_curve:prime256v1", "-nodes", "-days", "80", "-subj", f"/CN={cname}", "-keyout", pair.key,
-              "-out", pair.cert, "-addext", f"subjectAltName=DNS:{cname}", "-addext", "basicConstraints=critical,CA:FALSE",
+              "-out", pair.cert, "-addext", f"subjectAltName=DNS:{cname}", "-addext",
+              "basicConstraints=critical,CA:FALSE",
               "-addext", "extendedKeyUsage=serverAuth", "-addext", "keyUsage=critical,digitalSignature"])
         return pair
 
@@ -254,7 +257,8 @@ class Answer:
     def code(self):
         """The code of an error, of which every one has one."""
         error = self.json.get("error")
-        expect(isinstance(error, dict) and isinstance(error.get("code"), str) and error.get("message"), f"{self} is no error")
+        expect(isinstance(error, dict) and isinstance(error.get("code"), str) and error.get("message"),
+               f"{self} is no error")
         return error["code"]
 
     def __str__(self):
