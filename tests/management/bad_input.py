@@ -55,19 +55,19 @@ def as_base64(text):
     return base64.b64encode(text.encode()).decode()
 
 
-def der_text(pair, kind):
-    """What ReadAllText makes of a DER file."""
-    command = ["openssl", "x509", "-in", pair.cert] if kind == "cert" else ["openssl", "pkcs8", "-topk8", "-nocrypt",
-                                                                            "-in", pair.key]
-    must([*command, "-outform", "DER", "-out", pair.cert.with_suffix(".der")])
-    return pair.cert.with_suffix(".der").read_bytes()
+def der_of(pair, kind):
+    """What stands in a DER file of the certificate, or of the key."""
+    reading = {"cert": ["x509", "-in", pair.cert], "key": ["pkcs8", "-topk8", "-nocrypt", "-in", pair.key]}[kind]
+    file = pair.cert.with_suffix(".der")
+    must(["openssl", *reading, "-outform", "DER", "-out", file])
+    return file.read_bytes()
 
 
 def certificates(pairs):
     one, two, other = pairs
     cert, key = one.cert_text, one.key_text
     bad = "InvalidSslSetting"
-    der, key_der = der_text(one, "cert"), der_text(one, "key")
+    der, key_der = der_of(one, "cert"), der_of(one, "key")
     return [
         Case("a certificate as base64 of PEM", ssl(cert=as_base64(cert), key=key, cname=CNAME), 400, bad,
              ("cert", "base64", "raw PEM")),
