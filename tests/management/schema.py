@@ -20,6 +20,8 @@ CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conform
 TIMEOUT = 900
 # Below what the front end takes of changes in the long run; refusals of too many would show nothing.
 RATE = "90/s"
+# Schemathesis leaves out what it got the document from.
+ITSELF = "GET /openapi.json"
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -74,7 +76,7 @@ def call_everything(arguments, front, replica, operation):
 
 
 def judge(found, document):
-    for operation in sorted(operations(document)):
+    for operation in sorted(operations(document) - {ITSELF}):
         statuses = found.get(operation, {})
         expect(statuses, f"{operation} was never called")
         expect(any(status.startswith("2") for status in statuses),
