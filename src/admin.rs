@@ -41,18 +41,21 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::{self, AdminListen, Config};
-use crate::environment::Token;
 use crate::environment::draft::Draft;
 use crate::environment::report::Taking;
+use crate::environment::{AdminTransport, Token};
 use crate::listener;
 use crate::reload;
 use crate::scoring::catalog::Catalog;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::SharedTable;
+use crate::tls::{SharedTable, distinguished_name};
 use answer::Problem;
 use pace::Pace;
 
@@ -138,6 +141,7 @@ pub struct Admin {
     pub certificates: SharedTable,
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub token: SharedToken,
+    pub transport: SharedTransport,
     pub reload: reload::Handle,
     /// The configuration that is served.
     pub config: Arc<ArcSwap<Config>>,
@@ -164,6 +168,7 @@ pub struct Parts {
     pub certificates: SharedTable,
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub token: SharedToken,
+    pub transport: SharedTransport,
     pub reload: reload::Handle,
     pub config: Arc<ArcSwap<Config>>,
     pub bound: Callers,
@@ -173,18 +178,37 @@ pub struct Parts {
 /// The bearer token that operators send, swapped when its file changes; `None` if none is asked for.
 pub type SharedToken = Arc<ArcSwap<Option<Token>>>;
 
+/// How the listener is spoken to, swapped when its files change.
+pub type SharedTransport = Arc<ArcSwap<AdminTransport>>;
+
 /// Who asks, as far as the connection tells.
 #[derive(Clone, Debug)]
 pub(crate) enum Peer {
     Tcp(SocketAddr),
+    /// The subject of the certificate that was shown.
+    Certified(SocketAddr, String),
     /// A process of this user.
     Unix(Option<u32>),
+}
+
+impl Peer {
+    fn certified_by<S>(self, stream: &TlsStream<S>) -> Self {
+        let subject = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(|leaf| {
+            let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+            distinguished_name(leaf.subject())
+        });
+        match (self, subject) {
+            (Self::Tcp(address), Some(subject)) => Self::Certified(address, subject),
+            (peer, _) => peer,
+        }
+    }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
+            Self::Certified(address, subject) => write!(f, "{subject} from {address}"),
             Self::Unix(Some(uid)) => write!(f, "uid {uid}"),
             Self::Unix(None) => f.write_str("unix socket"),
         }
@@ -193,9 +217,9 @@ impl fmt::Display for Peer {
 
 impl Admin {
     pub fn new(parts: Parts) -> Self {
-        let Parts { phases, metrics, certificates, catalog, token, reload, config, bound, main } = parts;
+        let Parts { phases, metrics, certificates, catalog, token, transport, reload, config, bound, main } = parts;
         let (turn, pace) = (Arc::default(), Pace::new());
-        Self { phases, metrics, certificates, catalog, token, reload, config, bound, main, turn, pace }
+        Self { phases, metrics, certificates, catalog, token, transport, reload, config, bound, main, turn, pace }
     }
 
     /// Has `edit` make up a change, which is judged whole, written, and served when this is over. It goes on to its end
@@ -230,8 +254,9 @@ impl Admin {
     /// Answers until the front end is stopped.
     pub async fn serve(self, listener: AdminListener) {
         let mut phases = self.phases.clone();
+        let transport = Arc::clone(&self.transport);
         let router = router::router(Arc::new(self));
-        let server = Rc::new(Server { router, room: Semaphore::new(MAX_CONNECTIONS) });
+        let server = Rc::new(Server { router, transport, room: Semaphore::new(MAX_CONNECTIONS) });
         let accept = async {
             match listener.socket {
                 ListenerSocket::Tcp(socket) => match TcpListener::from_std(socket) {
@@ -266,6 +291,7 @@ impl Admin {
 
 struct Server {
     router: Router,
+    transport: SharedTransport,
     room: Semaphore,
 }
 
@@ -291,6 +317,26 @@ impl Server {
     async fn serve_one<S: AsyncRead + AsyncWrite + Unpin + 'static>(&self, stream: S, peer: Peer) {
         // Closing at once is the clearest answer when there are too many.
         let Ok(_place) = self.room.try_acquire() else { return };
+        let transport = self.transport.load_full();
+        match (&*transport, peer) {
+            // What comes through the file system stays on this host.
+            (AdminTransport::Plain, peer) | (_, peer @ Peer::Unix(_)) => self.answer_all(stream, peer).await,
+            (AdminTransport::Tls(config), peer) => {
+                let handshake = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+                match timeout(HEADER_READ_TIMEOUT, handshake).await {
+                    Ok(Ok(stream)) => {
+                        let peer = peer.certified_by(&stream);
+                        self.answer_all(stream, peer).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%error, "admin: no handshake"),
+                    Err(_) => tracing::debug!("admin: the handshake took too long"),
+                }
+            }
+            (AdminTransport::Unready, _) => tracing::debug!("admin: there is no certificate yet"),
+        }
+    }
+
+    async fn answer_all<S: AsyncRead + AsyncWrite + Unpin + 'static>(&self, stream: S, peer: Peer) {
         let answer = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
             self.router.clone().oneshot(request.map(Body::new))

@@ -11,6 +11,7 @@ mod output;
 mod reload;
 mod serve;
 mod service;
+mod trust;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

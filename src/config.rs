@@ -164,8 +164,21 @@ impl FilePath {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Admin {
     pub listen: AdminListen,
-    /// A file holding the bearer token that `/metrics` asks for; always there when `listen` is not loopback or unix.
+    /// A file holding the bearer token that `/metrics` asks for; there when `listen` is not loopback or
+    /// unix, unless operators show certificates.
     pub token_file: Option<FilePath>,
+    /// Absent: it is spoken to in the clear.
+    pub tls: Option<AdminTls>,
+}
+
+/// How the admin listener ends TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminTls {
+    /// The chain, leaf first.
+    pub cert_pem: FilePath,
+    pub key_pem: FilePath,
+    /// The authorities of operators' certificates, which are asked for if this is there.
+    pub client_ca_pem: Option<FilePath>,
 }
 
 /// Characters that a token has at least.

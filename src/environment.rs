@@ -19,15 +19,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::ProtocolVersion;
+use rustls::{ProtocolVersion, ServerConfig};
 
 use crate::config::{Cname, CnamePattern, Config, Diagnostics, FilePath, TlsVersion};
 use crate::tls::tickets::TicketKeys;
-use crate::tls::{Certificate, CertificateTable, Settings};
+use crate::tls::{Certificate, CertificateTable, Identity, Settings};
 use configuration::Configuration;
 use held::{Attention, Files, Held, Outcome};
 use identities::{Identities, Parts};
-use material::{AdminToken, Callers, Material, Pair, Tickets};
+use material::{AdminCallers, AdminPair, AdminToken, Callers, Material, Pair, Tickets};
 use report::{Report, Status};
 
 pub use held::PATIENCE;
@@ -41,10 +41,22 @@ pub struct Environment {
     callers: Vec<Callers>,
     tickets: Option<Tickets>,
     token: Option<AdminToken>,
+    admin_pair: Option<AdminPair>,
+    admin_callers: Option<AdminCallers>,
     settings: Settings,
     identities: Identities,
     /// How near their end certificates were when that was told, by name and serial number.
     told_stages: HashMap<(CnamePattern, Box<str>), u8>,
+}
+
+/// How the admin listener is spoken to.
+#[derive(Clone, Debug)]
+pub enum AdminTransport {
+    /// In the clear.
+    Plain,
+    Tls(Arc<ServerConfig>),
+    /// Over TLS, for which no certificate is there yet: not at all.
+    Unready,
 }
 
 /// Which files to look at.
@@ -119,6 +131,10 @@ impl Scope {
 pub fn open(path: &Path) -> Result<(Environment, Diagnostics), Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let Some(configuration) = Configuration::open(path, &mut diagnostics) else { return Err(diagnostics) };
+    if commit::is_unfinished(path.parent().unwrap_or(Path::new(""))) {
+        let message = "somebody was killed over a change: part of what the files say is still in `.change`";
+        diagnostics.warning_with(configuration.start(), message, "start the front end, which finishes it");
+    }
     let is_refused = diagnostics.has_errors();
     let Ok(tickets) = TicketKeys::random() else {
         diagnostics.error(configuration.start(), "the system has no random bytes to give");
@@ -131,6 +147,8 @@ pub fn open(path: &Path) -> Result<(Environment, Diagnostics), Diagnostics> {
         callers: Vec::new(),
         tickets: None,
         token: None,
+        admin_pair: None,
+        admin_callers: None,
         settings,
         identities: Identities::default(),
         told_stages: HashMap::new(),
@@ -171,6 +189,18 @@ impl Environment {
     /// The bearer token of the admin API; `None` if for nothing. An empty token fits nobody.
     pub fn token(&self) -> Option<Token> {
         self.token.as_ref().map(|token| token.held.value().cloned().unwrap_or_default())
+    }
+
+    /// How the admin listener is spoken to.
+    pub fn admin_transport(&self) -> AdminTransport {
+        let Some(pair) = &self.admin_pair else { return AdminTransport::Plain };
+        let callers = self.admin_callers.as_ref().map(|callers| callers.held.value());
+        let (Some(certificate), Some(callers)) = (pair.held.value(), callers.map_or(Some(None), |held| held.map(Some)))
+        else {
+            return AdminTransport::Unready;
+        };
+        let identity = Identity::new("admin", vec![Arc::clone(certificate)], callers, &self.settings);
+        identity.map_or(AdminTransport::Unready, |identity| AdminTransport::Tls(identity.config_for_http1()))
     }
 
     /// Looks whether the files hold something new, and holds it if it is good. What is unchanged is in the report only
@@ -270,7 +300,9 @@ impl Environment {
         let callers = self.callers.iter().map(|callers| callers as &dyn Material);
         let tickets = self.tickets.iter().map(|tickets| tickets as &dyn Material);
         let token = self.token.iter().map(|token| token as &dyn Material);
-        callers.chain(tickets).chain(token)
+        let pair = self.admin_pair.iter().map(|pair| pair as &dyn Material);
+        let operators = self.admin_callers.iter().map(|callers| callers as &dyn Material);
+        callers.chain(tickets).chain(token).chain(pair).chain(operators)
     }
 
     fn materials_mut(&mut self) -> impl Iterator<Item = &mut dyn Material> {
@@ -278,7 +310,9 @@ impl Environment {
         let callers = self.callers.iter_mut().map(|callers| callers as &mut dyn Material);
         let tickets = self.tickets.iter_mut().map(|tickets| tickets as &mut dyn Material);
         let token = self.token.iter_mut().map(|token| token as &mut dyn Material);
-        pairs.chain(callers).chain(tickets).chain(token)
+        let pair = self.admin_pair.iter_mut().map(|pair| pair as &mut dyn Material);
+        let operators = self.admin_callers.iter_mut().map(|callers| callers as &mut dyn Material);
+        pairs.chain(callers).chain(tickets).chain(token).chain(pair).chain(operators)
     }
 
     fn others_mut(&mut self) -> impl Iterator<Item = &mut dyn Material> {
@@ -312,6 +346,15 @@ impl Environment {
         let known = self.token.take().map(|token| token.held);
         self.token =
             config.admin.token_file.as_ref().map(|file| AdminToken { file: file.clone(), held: of(file, known) });
+        let tls = config.admin.tls.as_ref();
+        let known = self.admin_pair.take().map(|pair| pair.held);
+        self.admin_pair = tls.map(|tls| {
+            let files = vec![tls.cert_pem.path.clone(), tls.key_pem.path.clone()];
+            AdminPair { tls: tls.clone(), held: of_files(files, known) }
+        });
+        let known = self.admin_callers.take().map(|callers| callers.held);
+        let operators = tls.and_then(|tls| tls.client_ca_pem.as_ref());
+        self.admin_callers = operators.map(|file| AdminCallers { file: file.clone(), held: of(file, known) });
     }
 
     /// Makes what is held into what is served.
@@ -373,7 +416,10 @@ fn follow<T>(
 
 /// What is held of `file`: what was `known`, until the file holds something good.
 fn of<T>(file: &FilePath, known: Option<Held<T>>) -> Held<T> {
-    let paths = vec![file.path.clone()];
+    of_files(vec![file.path.clone()], known)
+}
+
+fn of_files<T>(paths: Vec<PathBuf>, known: Option<Held<T>>) -> Held<T> {
     match known {
         Some(held) if held.files.paths() == paths => held,
         Some(held) => held.of_other_files(paths),

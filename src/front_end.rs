@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
-use crate::admin::{self, Admin, SharedToken};
+use crate::admin::{self, Admin, SharedToken, SharedTransport};
 use crate::config::{AdminListen, Config};
 use crate::environment::Environment;
 use crate::listener;
@@ -94,6 +94,7 @@ impl FrontEnd {
         let certificates = Arc::new(ArcSwap::from_pointee(environment.table()));
         let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, https.port(), &metrics, None)));
         let token = Arc::new(ArcSwap::from_pointee(environment.token()));
+        let transport = Arc::new(ArcSwap::from_pointee(environment.admin_transport()));
         let terminator = Terminator::new(Arc::clone(&certificates));
 
         let (phase, phases) = watch::channel(Phase::Running);
@@ -131,6 +132,7 @@ impl FrontEnd {
             certificates: Arc::clone(&certificates),
             catalog: Arc::clone(&catalog),
             token: Arc::clone(&token),
+            transport: Arc::clone(&transport),
             listens_on: config.admin.listen.clone(),
             catalog_changed: Arc::clone(&catalog_changed),
         };
@@ -147,6 +149,7 @@ impl FrontEnd {
             certificates,
             catalog,
             token,
+            transport,
             reload,
             config,
             bound: callers,
@@ -217,6 +220,7 @@ struct Published {
     certificates: SharedTable,
     catalog: Arc<ArcSwap<Catalog>>,
     token: SharedToken,
+    transport: SharedTransport,
     /// What `admin.listen` was when its address was bound.
     listens_on: AdminListen,
     catalog_changed: Arc<Notify>,
@@ -231,6 +235,7 @@ impl Published {
         if token.is_some() || environment.config().admin.listen == self.listens_on {
             self.token.store(Arc::new(token));
         }
+        self.transport.store(Arc::new(environment.admin_transport()));
         let config = environment.config();
         if !Arc::ptr_eq(&self.config.load(), config) {
             self.config.store(Arc::clone(config));

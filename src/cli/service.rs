@@ -14,7 +14,6 @@ mod settings;
 mod show;
 mod swagger;
 mod target;
-mod trust;
 mod update;
 mod usage;
 mod wait;

@@ -91,6 +91,9 @@ pub struct RawCname {
 pub struct RawAdmin {
     pub listen: Field<AdminListen>,
     pub token_file: Field<PathBuf>,
+    pub cert_pem: Field<PathBuf>,
+    pub key_pem: Field<PathBuf>,
+    pub client_ca_pem: Field<PathBuf>,
 }
 
 pub struct RawLimits {
@@ -251,6 +254,9 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
     let admin = table.section("admin", "in [admin]", |table| RawAdmin {
         listen: table.optional("listen", value::admin_listen),
         token_file: table.optional("token_file", value::path),
+        cert_pem: table.optional("cert_pem", value::path),
+        key_pem: table.optional("key_pem", value::path),
+        client_ca_pem: table.optional("client_ca_pem", value::path),
     });
     let limits = table.section("limits", "in [limits]", |table| RawLimits {
         max_connections: table

@@ -19,8 +19,8 @@ use super::file::{
 use super::table::{Field, Located};
 use super::value::{CnamePattern, ServiceName};
 use super::{
-    Admin, AdminListen, Cname, Config, Dns, Environment, FilePath, Frontend, Limits, Log, Reload, Service, Tls,
-    TlsStatus, defaults,
+    Admin, AdminListen, AdminTls, Cname, Config, Dns, Environment, FilePath, Frontend, Limits, Log, Reload, Service,
+    Tls, TlsStatus, defaults,
 };
 
 /// Turns `file`, read from `path`, into a configuration. What comes out counts only if `diagnostics` has no errors.
@@ -121,17 +121,41 @@ fn resolve_admin(raw: RawAdmin, diagnostics: &mut Diagnostics) -> Admin {
     if let Field::Given(Located { value: AdminListen::Tcp(address), at }) = &raw.listen
         && !address.ip().to_canonical().is_loopback()
         && raw.token_file.is_absent()
+        && raw.client_ca_pem.is_absent()
     {
         diagnostics.error_with(
             at.clone(),
-            format!("the admin API on {address} can be reached from other hosts, and no `token_file` guards it"),
+            format!("the admin API on {address} can be reached from other hosts, and neither `token_file` nor `client_ca_pem` guards it"),
             "add token_file = \"admin.token\" to [admin], or listen on 127.0.0.1",
         );
     }
     Admin {
-        listen: raw.listen.value().unwrap_or(defaults::ADMIN_LISTEN),
         token_file: raw.token_file.given().map(beside),
+        tls: resolve_admin_tls(&raw, diagnostics),
+        listen: raw.listen.value().unwrap_or(defaults::ADMIN_LISTEN),
     }
+}
+
+fn resolve_admin_tls(raw: &RawAdmin, diagnostics: &mut Diagnostics) -> Option<AdminTls> {
+    let RawAdmin { cert_pem, key_pem, client_ca_pem, .. } = raw;
+    let lacks = |given: &Located<PathBuf>, key: &str, missing: &str| {
+        (given.at.clone(), format!("`{key}` in [admin] has no effect without `{missing}`"), format!("add {missing}"))
+    };
+    let problem = match (cert_pem.given(), key_pem.given(), client_ca_pem.given()) {
+        (Some(cert_pem), Some(key_pem), client_ca_pem) => {
+            return Some(AdminTls {
+                cert_pem: beside(cert_pem),
+                key_pem: beside(key_pem),
+                client_ca_pem: client_ca_pem.map(beside),
+            });
+        }
+        (Some(given), None, _) if key_pem.is_absent() => lacks(given, "cert_pem", "key_pem"),
+        (None, Some(given), _) if cert_pem.is_absent() => lacks(given, "key_pem", "cert_pem"),
+        (None, None, Some(given)) if cert_pem.is_absent() => lacks(given, "client_ca_pem", "cert_pem"),
+        _ => return None,
+    };
+    diagnostics.error_with(problem.0, problem.1, problem.2);
+    None
 }
 
 fn resolve_cnames(raw: Vec<RawCname>, diagnostics: &mut Diagnostics) -> Vec<Cname> {

@@ -186,6 +186,11 @@ impl Lock {
     }
 }
 
+/// Whether a change was made in the environment at `directory` that is not all in its place yet.
+pub fn is_unfinished(directory: &Path) -> bool {
+    directory.join(PENDING).join(MANIFEST).exists()
+}
+
 /// Finishes a change in the environment at `directory` that was made and is not in its place yet, if there is one. Nothing
 /// is written where there is none.
 ///

@@ -131,10 +131,12 @@ fn what_is_less(new: &Config, old: &Config) -> Option<String> {
             .or_else(|| what_keys_are_less(new, old))
             .or_else(|| what_limits_are_less(&new.limits, &old.limits))
     });
+    let asks_operators = |config: &Config| config.admin.tls.as_ref().is_some_and(|tls| tls.client_ca_pem.is_some());
     let is_1_3 = |config: &Config| config.tls.min_version == TlsVersion::V1_3;
     of_cnames
         .or(of_services)
         .or_else(|| lost("token_file", old.admin.token_file.is_some(), new.admin.token_file.is_some()))
+        .or_else(|| lost("client_ca_pem", asks_operators(old), asks_operators(new)))
         .or_else(|| lost("ticket_keys", old.tls.ticket_keys.is_some(), new.tls.ticket_keys.is_some()))
         .or_else(|| lost("default_cname", old.tls.default_cname.is_some(), new.tls.default_cname.is_some()))
         .or_else(|| lost("min_version", is_1_3(old), is_1_3(new)))

@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 use super::commit::{FileChange, Lock};
 use super::write::WriteError;
 use crate::config::{self, CnamePattern, Config, Diagnostics, Overlay, Service, TlsStatus};
+use crate::tls::facts::{Facts, KeyKind};
+use crate::tls::pem;
 
 /// Everybody may read what is no secret.
 const OPEN_MODE: u32 = 0o644;
@@ -174,8 +176,14 @@ impl Draft {
     ///
     /// As for [`Self::section`].
     pub fn put_pair(&mut self, cname: &CnamePattern, chain: &[u8], key: Zeroizing<Vec<u8>>) -> Result<(), DraftError> {
-        let known = self.before.cnames.iter().find(|one| one.name == *cname);
-        let (cert_pem, key_pem) = match known {
+        let mut known = self.before.cnames.iter().filter(|one| one.name == *cname);
+        // Of an RSA beside an ECDSA certificate, the one of the same kind.
+        let first = known.clone().next();
+        let same_kind = known.find(|one| {
+            let served = fs::read(&one.cert_pem.path);
+            served.is_ok_and(|served| has_rsa_key(&served).is_some() && has_rsa_key(&served) == has_rsa_key(chain))
+        });
+        let (cert_pem, key_pem) = match same_kind.or(first) {
             Some(known) => {
                 let files = (known.cert_pem.path.clone(), known.key_pem.path.clone());
                 self.prefer_cname(cname)?;
@@ -363,6 +371,12 @@ fn tables_mut<'a>(
 
 fn is_named(table: &Table, name: &str) -> bool {
     table.get("name").and_then(Item::as_str) == Some(name)
+}
+
+/// Whether the first certificate of a chain has an RSA key; `None` if there is none.
+fn has_rsa_key(chain: &[u8]) -> Option<bool> {
+    let leaf = pem::certificates(chain).ok()?.into_iter().next()?;
+    Facts::read(&leaf).ok().map(|facts| matches!(facts.key, KeyKind::Rsa { .. }))
 }
 
 fn read(file: &Path) -> Result<Option<String>, WriteError> {

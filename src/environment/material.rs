@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::file;
 use super::held::{Attention, Circumstances, Content, Files, Held, Offer, Outcome};
-use crate::config::{self, Cname, Diagnostics, FilePath};
+use crate::config::{self, AdminTls, Cname, Diagnostics, FilePath};
 use crate::tls::client_authority::{self, ClientAuthority};
 use crate::tls::pem::{self, PemError};
 use crate::tls::tickets::Secret;
@@ -69,7 +69,10 @@ impl Material for Pair {
         let outcome = self.held.look(
             attention,
             remarks,
-            |contents, circumstances, found| judge_pair(cname, contents, circumstances, found),
+            |contents, circumstances, found| {
+                let name = Some(cname.name.as_str());
+                judge_pair([&cname.cert_pem, &cname.key_pem], name, contents, circumstances, found)
+            },
             is_valid,
         );
         if outcome == Outcome::Taken {
@@ -80,46 +83,47 @@ impl Material for Pair {
 }
 
 fn judge_pair(
-    cname: &Cname,
+    [cert_pem, key_pem]: [&FilePath; 2],
+    name: Option<&str>,
     contents: &[Content],
     circumstances: &Circumstances<'_, Arc<Certificate>>,
     found: &mut Diagnostics,
 ) -> Offer<Arc<Certificate>> {
     let [chain, key] = contents else { return Offer::Nothing };
-    let chain = said(chain, "cert_pem", &cname.cert_pem, found);
-    let key = said(key, "key_pem", &cname.key_pem, found);
-    warn_if_others_can_read("key_pem", &cname.key_pem, found);
+    let chain = said(chain, "cert_pem", cert_pem, found);
+    let key = said(key, "key_pem", key_pem, found);
+    warn_if_others_can_read("key_pem", key_pem, found);
     let (chain, key) = match (chain, key) {
         (Some(chain), Some(key)) => (chain, key),
         // One of the two cannot be read at all; the other may be wrong as well.
         (chain, key) => {
             if let Some(Err(problem)) = chain.map(pem::certificates) {
-                let problem = problem.message(Part::Chain, &cname.cert_pem.path);
-                found.error(cname.cert_pem.at.clone(), format!("cert_pem {}: {problem}", cname.cert_pem.display()));
+                let problem = problem.message(Part::Chain, &cert_pem.path);
+                found.error(cert_pem.at.clone(), format!("cert_pem {}: {problem}", cert_pem.display()));
             }
             if let Some(Err(problem)) = key.map(pem::private_key) {
-                let problem = problem.message(Part::Key, &cname.key_pem.path);
-                found.error(cname.key_pem.at.clone(), format!("key_pem {}: {problem}", cname.key_pem.display()));
+                let problem = problem.message(Part::Key, &key_pem.path);
+                found.error(key_pem.at.clone(), format!("key_pem {}: {problem}", key_pem.display()));
             }
             return Offer::Nothing;
         }
     };
 
-    let files = pair::Files { chain: &cname.cert_pem.path, key: &cname.key_pem.path };
-    let examined = pair::examine(chain, key, files, Some(cname.name.as_str()), circumstances.now);
+    let files = pair::Files { chain: &cert_pem.path, key: &key_pem.path };
+    let examined = pair::examine(chain, key, files, name, circumstances.now);
     let has_errors = examined.has_errors();
     for finding in &examined.findings {
         match finding.part {
-            Part::Chain => report(finding, "cert_pem", &cname.cert_pem, found),
-            Part::Key => report(finding, "key_pem", &cname.key_pem, found),
+            Part::Chain => report(finding, "cert_pem", cert_pem, found),
+            Part::Key => report(finding, "key_pem", key_pem, found),
         }
     }
     let Some(certificate) = examined.certificate else { return Offer::Nothing };
     let shrank = circumstances.held.is_some_and(|held| certificate.is_shorter_than(held));
     if shrank && circumstances.unchanged_for < SHRINKING {
-        let message = format!("cert_pem {}: the chain is shorter than the one before", cname.cert_pem.display());
+        let message = format!("cert_pem {}: the chain is shorter than the one before", cert_pem.display());
         let remedy = format!("waiting {} s for the rest of the file", SHRINKING.as_secs());
-        found.warning_with(cname.cert_pem.at.clone(), message, remedy);
+        found.warning_with(cert_pem.at.clone(), message, remedy);
         return Offer::Later;
     }
     if has_errors { Offer::LastResort(Arc::new(certificate)) } else { Offer::Take(Arc::new(certificate)) }
@@ -141,22 +145,26 @@ impl Material for Callers {
         self.held.look(
             attention,
             remarks,
-            |contents, _, found| judge_callers(cname, contents, settings, found),
+            |contents, _, found| {
+                let Some(ca_pem) = &cname.client_ca_pem else { return Offer::Nothing };
+                judge_callers(ca_pem, cname.client_crl_pem.as_ref(), contents, settings, found)
+            },
             |_| true,
         )
     }
 }
 
 fn judge_callers(
-    cname: &Cname,
+    ca_pem: &FilePath,
+    crl_pem: Option<&FilePath>,
     contents: &[Content],
     settings: &Settings,
     found: &mut Diagnostics,
 ) -> Offer<ClientAuthority> {
-    let (Some(ca_pem), Some(authorities)) = (&cname.client_ca_pem, contents.first()) else { return Offer::Nothing };
+    let Some(authorities) = contents.first() else { return Offer::Nothing };
     let wanted = "name the PEM file with the certificates of the authorities that issue callers' certificates";
     let authorities = pem_in(authorities, "client_ca_pem", ca_pem, wanted, pem::certificates, found);
-    let revoked = match (&cname.client_crl_pem, contents.get(1)) {
+    let revoked = match (crl_pem, contents.get(1)) {
         (Some(crl_pem), Some(revoked)) => {
             let wanted = "name the PEM file with the authorities' revocation lists";
             pem_in(revoked, "client_crl_pem", crl_pem, wanted, pem::revocation_lists, found)
@@ -164,9 +172,7 @@ fn judge_callers(
         _ => Some(Vec::new()),
     };
     let (Some(authorities), Some(revoked)) = (authorities, revoked) else { return Offer::Nothing };
-    if let (Some(crl_pem), Some(since)) =
-        (&cname.client_crl_pem, client_authority::overdue(&revoked, SystemTime::now()))
-    {
+    if let (Some(crl_pem), Some(since)) = (crl_pem, client_authority::overdue(&revoked, SystemTime::now())) {
         let message = format!("client_crl_pem {}: a list should have been replaced by {since}", crl_pem.display());
         found.warning_with(crl_pem.at.clone(), message, "have the authority's current one put in its place");
     }
@@ -221,6 +227,49 @@ fn judge_tickets(
             found.error_with(file.at.clone(), format!("ticket_keys {path}: {problem}"), remedy);
             Offer::Nothing
         }
+    }
+}
+
+/// The certificate and key of the admin listener.
+#[derive(Debug)]
+pub struct AdminPair {
+    pub tls: AdminTls,
+    pub held: Held<Arc<Certificate>>,
+}
+
+impl Material for AdminPair {
+    files_of_held!();
+
+    fn look(&mut self, attention: Attention, _: &Settings, remarks: &mut Diagnostics) -> Outcome {
+        let (AdminTls { cert_pem, key_pem, .. }, now) = (&self.tls, SystemTime::now());
+        // What operators call it is between them and their certificate.
+        self.held.look(
+            attention,
+            remarks,
+            |contents, circumstances, found| judge_pair([cert_pem, key_pem], None, contents, circumstances, found),
+            |served| served.not_before() <= now && now < served.not_after(),
+        )
+    }
+}
+
+/// The authorities of operators' certificates.
+#[derive(Debug)]
+pub struct AdminCallers {
+    pub file: FilePath,
+    pub held: Held<ClientAuthority>,
+}
+
+impl Material for AdminCallers {
+    files_of_held!();
+
+    fn look(&mut self, attention: Attention, settings: &Settings, remarks: &mut Diagnostics) -> Outcome {
+        let file = &self.file;
+        self.held.look(
+            attention,
+            remarks,
+            |contents, _, found| judge_callers(file, None, contents, settings, found),
+            |_| true,
+        )
     }
 }
 

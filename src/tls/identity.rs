@@ -125,6 +125,13 @@ impl Identity {
         self.handshakes.load(Relaxed)
     }
 
+    /// The same for a server that speaks nothing but HTTP/1.1.
+    pub fn config_for_http1(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{CNAME, Environment, Front, Pair, Replica, Reply, SCORE, eventually, post};
+use crate::support::{
+    CNAME, CallerAuthority, CallerPair, Environment, Front, Pair, Replica, Reply, SCORE, Wire, client_config,
+    client_config_as, eventually, post,
+};
 
 /// Serves services from files of their own, and asks for keys.
 fn managed() -> Environment {
@@ -494,6 +497,60 @@ async fn with_a_token_nothing_can_be_changed_or_read_without_it() {
     // With a token it may be called by any name.
     let named = front.admin(&format!("GET /v1/env HTTP/1.1{token}\r\nOrigin: https://example.com")).await;
     assert_eq!(named.status, 200);
+}
+
+/// Over TLS as this operator, or as nobody: the status, or why there was none.
+async fn asked_over_tls(front: &Front, operator: Option<&CallerPair>, fields: &str) -> std::io::Result<u16> {
+    let config = match operator {
+        Some(operator) => client_config_as(operator, rustls::ALL_VERSIONS, &["http/1.1"]),
+        None => client_config(&["http/1.1"]),
+    };
+    let mut wire = Wire::new(front.admin_tls(config, "admin.example.com").await?);
+    wire.try_send(format!("GET /v1/env HTTP/1.1\r\nHost: admin.example.com\r\n{fields}\r\n")).await?;
+    Ok(wire.try_reply().await?.status)
+}
+
+#[tokio::test]
+async fn operators_may_be_asked_for_certificates_and_the_listeners_own_is_renewed_while_it_serves() {
+    let (ours, strangers) = (CallerAuthority::new("operators"), CallerAuthority::new("strangers"));
+    let pair = Pair::new(&["admin.example.com"]);
+    let environment = managed();
+    environment.write("admin.crt", &pair.chain);
+    environment.write("admin.key", &pair.key);
+    environment.write("operators.pem", &ours.pem());
+    let tls = "cert_pem = 'admin.crt'\nkey_pem = 'admin.key'\nclient_ca_pem = 'operators.pem'";
+    let front = environment.set("admin", &format!("listen = '127.0.0.1:0'\n{tls}")).start();
+
+    let operator = ours.issue(1);
+    assert_eq!(asked_over_tls(&front, Some(&operator), "").await.expect("an answer"), 200);
+    assert!(asked_over_tls(&front, None, "").await.is_err());
+    assert!(asked_over_tls(&front, Some(&strangers.issue(2)), "").await.is_err());
+    // In the clear nobody is answered.
+    assert!(front.send_admin("GET /livez HTTP/1.1", "").await.try_reply().await.is_err());
+
+    let renewed = Pair::new(&["admin.example.com"]);
+    front.files().put("admin.key", &renewed.key);
+    front.files().put("admin.crt", &renewed.chain);
+    let is_renewed = async || {
+        let config = client_config_as(&operator, rustls::ALL_VERSIONS, &["http/1.1"]);
+        let stream = front.admin_tls(config, "admin.example.com").await.expect("a handshake");
+        stream.get_ref().1.peer_certificates().expect("certificates")[0] == renewed.leaf
+    };
+    eventually("the new certificate is served", is_renewed).await;
+}
+
+#[tokio::test]
+async fn a_token_counts_over_tls_too() {
+    let pair = Pair::new(&["admin.example.com"]);
+    let environment = managed();
+    environment.write("admin.crt", &pair.chain);
+    environment.write("admin.key", &pair.key);
+    environment.write("admin.token", "0123456789abcdef\n");
+    let keys = "token_file = 'admin.token'\ncert_pem = 'admin.crt'\nkey_pem = 'admin.key'";
+    let front = environment.set("admin", &format!("listen = '127.0.0.1:0'\n{keys}")).start();
+    assert_eq!(asked_over_tls(&front, None, "").await.expect("an answer"), 401);
+    let token = "Authorization: Bearer 0123456789abcdef\r\n";
+    assert_eq!(asked_over_tls(&front, None, token).await.expect("an answer"), 200);
 }
 
 #[tokio::test]

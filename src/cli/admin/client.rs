@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -14,12 +15,15 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use crate::admin::model::{Detail, ErrorResponse};
 use crate::config::AdminListen;
@@ -36,6 +40,8 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// A front end that can be asked.
 pub(in crate::cli) struct Client {
     address: AdminListen,
+    /// How it is spoken to over TLS, and as whom; absent: in the clear.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
     token: Option<HeaderValue>,
     how_to_start: Option<String>,
     runtime: Runtime,
@@ -140,9 +146,15 @@ pub(in crate::cli) fn segment(text: &str) -> String {
 }
 
 impl Client {
-    pub fn new(address: AdminListen, token: Option<HeaderValue>, how_to_start: Option<String>) -> anyhow::Result<Self> {
+    pub fn new(
+        address: AdminListen,
+        tls: Option<(ClientConfig, ServerName<'static>)>,
+        token: Option<HeaderValue>,
+        how_to_start: Option<String>,
+    ) -> anyhow::Result<Self> {
+        let tls = tls.map(|(config, name)| (TlsConnector::from(Arc::new(config)), name));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { address, token, how_to_start, runtime })
+        Ok(Self { address, tls, token, how_to_start, runtime })
     }
 
     /// Where it is asked, as messages have it.
@@ -210,6 +222,10 @@ impl Client {
 
     /// What to do where nobody answers.
     fn unreachable(&self, error: &anyhow::Error) -> anyhow::Error {
+        // It comes as an error of the connection, or of HTTP on it, after the handshake.
+        if format!("{error:#}").contains("CertificateRequired") {
+            return anyhow!("{} asks for a certificate; --admin-cert and --admin-key name its files", self.address);
+        }
         match &self.how_to_start {
             Some(command) => anyhow!("{}: {error:#}; no front end answers there: {command} starts it", self.address),
             None => anyhow!("{}: {error:#}; is a front end running there? --admin says where else", self.address),
@@ -218,7 +234,13 @@ impl Client {
 
     async fn ask_over_any(&self, ask: Ask) -> anyhow::Result<Answer> {
         match &self.address {
-            AdminListen::Tcp(address) => self.ask_over(TcpStream::connect(address).await?, ask).await,
+            AdminListen::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                match &self.tls {
+                    Some((tls, name)) => self.ask_over(tls.connect(name.clone(), stream).await?, ask).await,
+                    None => self.ask_over(stream, ask).await,
+                }
+            }
             AdminListen::Unix(socket) => self.ask_over(UnixStream::connect(socket).await?, ask).await,
         }
     }

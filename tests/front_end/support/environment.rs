@@ -306,6 +306,12 @@ impl Front {
         log.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
+    /// A TLS connection to the admin listener, which is called `name`.
+    pub async fn admin_tls(&self, config: ClientConfig, name: &str) -> io::Result<TlsStream<TcpStream>> {
+        let AdminListen::Tcp(address) = &self.bound.admin else { panic!("an address") };
+        handshake(TcpStream::connect(address).await?, config, name).await
+    }
+
     /// A TLS connection to the name `name`.
     pub async fn tls(&self, config: ClientConfig, name: &str) -> io::Result<TlsStream<TcpStream>> {
         handshake(TcpStream::connect(self.https()).await?, config, name).await
@@ -359,7 +365,8 @@ impl Front {
         drop(self.send_admin(head, body).await);
     }
 
-    async fn send_admin(&self, head: &str, body: &str) -> Wire {
+    /// Sends, and leaves the answer to be read.
+    pub async fn send_admin(&self, head: &str, body: &str) -> Wire {
         let mut wire = match &self.bound.admin {
             AdminListen::Tcp(address) => Wire::new(TcpStream::connect(address).await.expect("a connection")),
             AdminListen::Unix(path) => Wire::new(UnixStream::connect(path).await.expect("a connection")),

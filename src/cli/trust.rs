@@ -1,17 +1,20 @@
-//! Whom the command line trusts when it calls a service: the authorities of this machine, or those of a file.
+//! Whom the command line trusts when it calls a service or a front end's admin address: the authorities of this machine, or
+//! those of a file; and who it says it is itself.
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use rustls::client::WebPkiServerVerifier;
+use anyhow::{Context, anyhow, bail};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
 
 use crate::tls::facts::Facts;
 
@@ -25,12 +28,27 @@ const SYSTEM: [&str; 3] =
 ///
 /// There is no certificate to trust.
 pub fn config(cacert: Option<&Path>) -> anyhow::Result<ClientConfig> {
+    Ok(verifying(cacert)?.with_no_client_auth())
+}
+
+/// The same for somebody who shows the certificate in the file `cert`, whose key is in the file `key`.
+///
+/// # Errors
+///
+/// There is no certificate to trust, or none to show.
+pub fn config_as(cacert: Option<&Path>, cert: &Path, key: &Path) -> anyhow::Result<ClientConfig> {
+    let own = PrivateKeyDer::from_pem_file(key);
+    let own = own.map_err(|_| anyhow!("{}: holds no private key as PEM that is not locked", key.display()))?;
+    let config = verifying(cacert)?.with_client_auth_cert(read(cert)?, own);
+    config.with_context(|| format!("{} and {}", cert.display(), key.display()))
+}
+
+fn verifying(cacert: Option<&Path>) -> anyhow::Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
     let verifier = Verifier::new(trusted(cacert)?, cacert.is_some())?;
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(verifier));
     Ok(config)
 }
 
@@ -39,8 +57,12 @@ fn trusted(cacert: Option<&Path>) -> anyhow::Result<Vec<CertificateDer<'static>>
     let Some(file) = cacert.map(Path::to_owned).or_else(system) else {
         bail!("this machine has no file of authorities; --cacert FILE names the one that signed the certificate");
     };
+    read(&file)
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let name = file.display();
-    let certificates = CertificateDer::pem_file_iter(&file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let certificates = certificates.with_context(|| format!("{name}: cannot be read as PEM"))?;
     if certificates.is_empty() {
         bail!("{name}: holds no certificate as PEM");
