@@ -67,6 +67,9 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a change is made up while somebody edits the files by hand.
+const ATTEMPTS: u32 = 5;
+
 /// The wait after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -223,22 +226,26 @@ impl Admin {
     }
 
     /// Has `edit` make up a change, which is judged whole, written, and served when this is over. It goes on to its end
-    /// also if whoever asked for it does not wait.
+    /// also if whoever asked for it does not wait. Where a hand was faster, `edit` makes it up again.
     async fn change<T: Send + 'static>(
         &self,
-        edit: impl FnOnce(&mut Draft) -> Result<T, Problem> + Send + 'static,
+        edit: impl Fn(&mut Draft) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let (main, turn, reload) = (self.main.clone(), Arc::clone(&self.turn), self.reload.clone());
         let change = tokio::spawn(async move {
-            let turn = turn.lock_owned().await;
+            // To the end: what is read again is what was written, and nothing that somebody else is about to change.
+            let _turn = turn.lock_owned().await;
             let written = spawn_blocking(move || {
-                let mut draft = Draft::begin(&main)?;
-                let value = edit(&mut draft)?;
-                draft.judge()?;
-                Ok::<_, Problem>((value, draft.commit()?))
+                let mut attempts = 0;
+                loop {
+                    attempts += 1;
+                    match write(&main, &edit) {
+                        Err(problem) if problem.is_overtaken() && attempts < ATTEMPTS => {}
+                        written => return written,
+                    }
+                }
             });
             let (value, files) = written.await.map_err(|error| Problem::internal("The change broke off", &error))??;
-            drop(turn);
             if files.is_empty() {
                 return Ok(value);
             }
@@ -249,6 +256,12 @@ impl Admin {
             }
         });
         change.await.map_err(|error| Problem::internal("The change broke off", &error))?
+    }
+
+    /// What `read` finds in files that several changes belong together in, while none is being made.
+    async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+        let _turn = self.turn.lock().await;
+        spawn_blocking(read).await.map_err(|error| Problem::internal("The files could not be read", &error))
     }
 
     /// Answers until the front end is stopped.
@@ -287,6 +300,14 @@ impl Admin {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// The files that are others now, beside what `edit` gives.
+fn write<T>(main: &Path, edit: &impl Fn(&mut Draft) -> Result<T, Problem>) -> Result<(T, Vec<PathBuf>), Problem> {
+    let mut draft = Draft::begin(main)?;
+    let value = edit(&mut draft)?;
+    draft.judge()?;
+    Ok((value, draft.commit()?))
 }
 
 struct Server {

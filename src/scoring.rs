@@ -25,6 +25,7 @@ pub mod worker;
 
 use std::future::{Future, poll_fn, ready};
 use std::mem;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -176,7 +177,7 @@ fn check_transport(catalog: &Catalog, caller: &Caller, host: &Host<'_>, uri: &Ur
         // A name whose callers show certificates is not open to those that cannot.
         None if catalog.tls_status == TlsStatus::Disabled && catalog.guard(&host.name).is_none() => Ok(()),
         None => {
-            let host = if host.name.contains(':') { format!("[{}]", host.name) } else { host.name.to_string() };
+            let host = https_host(catalog, host);
             let port = if catalog.https_port == 443 { String::new() } else { format!(":{}", catalog.https_port) };
             let target = uri.path_and_query().map_or("/", |target| target.as_str());
             let https = format!("https://{host}{port}{target}");
@@ -185,6 +186,15 @@ fn check_transport(catalog: &Catalog, caller: &Caller, host: &Host<'_>, uri: &Ur
                 HttpWhenTls::Redirect => Refusal::https_redirect(&https),
             })
         }
+    }
+}
+
+/// What `host` is called over TLS. No certificate is for an address, which is what callers knew before there was one.
+fn https_host(catalog: &Catalog, host: &Host<'_>) -> String {
+    match (host.name.parse::<IpAddr>(), &catalog.cname) {
+        (Ok(_), Some(cname)) => cname.to_string(),
+        (Ok(IpAddr::V6(address)), None) => format!("[{address}]"),
+        _ => host.name.to_string(),
     }
 }
 

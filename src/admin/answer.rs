@@ -31,6 +31,9 @@ const TAG_BYTES: usize = 16;
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The code of what somebody else changed at the same time.
+const OVERTAKEN: &str = "Overtaken";
+
 /// Why a request was not carried out.
 #[derive(Debug)]
 pub struct Problem {
@@ -66,6 +69,11 @@ impl Problem {
             "PreconditionFailed",
             "It is no longer what the entity tag stands for; get it again, and send the change with its new ETag.",
         )
+    }
+
+    /// Whether somebody else's change was faster.
+    pub fn is_overtaken(&self) -> bool {
+        self.code == OVERTAKEN
     }
 
     pub fn internal(what: &'static str, error: &dyn std::fmt::Display) -> Self {
@@ -126,7 +134,7 @@ impl From<DraftError> for Problem {
                 });
                 Self::bad_request("InvalidConfiguration", message).diagnosed("InvalidConfiguration", &found)
             }
-            DraftError::Overtaken(_) => Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", message),
+            DraftError::Overtaken(_) => Self::new(StatusCode::PRECONDITION_FAILED, OVERTAKEN, format!("{message}.")),
             DraftError::Form(..) => Self::new(StatusCode::CONFLICT, "UnsupportedForm", message),
             DraftError::Write(error) => {
                 tracing::error!(%error, "admin: the files could not be changed");
@@ -281,7 +289,22 @@ impl<S: Sync> FromRequest<S> for Object {
 /// Some field has a value that it cannot have.
 pub fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Problem> {
     serde_path_to_error::deserialize(Value::Object(fields))
-        .map_err(|error| Problem::bad_request("BadRequest", format!("`{}`: {}", error.path(), error.inner())))
+        .map_err(|error| Problem::bad_request("BadRequest", wrong_value(&error)))
+}
+
+/// What a field has to be. What it is instead is not shown: people paste keys where they do not belong.
+pub fn wrong_value(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    const EXPECTED: &str = ", expected ";
+    let text = error.inner().to_string();
+    let said = match text.rfind(EXPECTED) {
+        Some(at) => format!("expected {}", &text[at + EXPECTED.len()..]),
+        None if text.starts_with("missing field ") => text,
+        None => "it cannot be that".to_owned(),
+    };
+    match error.path().to_string().as_str() {
+        "." => said,
+        path => format!("`{path}`: {said}"),
+    }
 }
 
 // Never what stands there: it may be a key.

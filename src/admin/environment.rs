@@ -56,10 +56,10 @@ pub(super) async fn patch(
     admin
         .change(move |draft| {
             precondition.check(&etag(draft.before(), chain_of(draft.before()).as_deref()))?;
-            if let Some(description) = description {
-                set(draft.section("environment")?, "description", Some(value(description)));
+            if let Some(description) = &description {
+                set(draft.section("environment")?, "description", Some(value(description.as_str())));
             }
-            change_ssl(draft, ssl)
+            change_ssl(draft, ssl.clone())
         })
         .await?;
     answer(&admin).await
@@ -71,18 +71,22 @@ pub(super) async fn patch(
     (status = 500, body = ErrorResponse),
 ))]
 pub(super) async fn list_keys(State(admin): State<Arc<Admin>>) -> Result<Response, Problem> {
-    let config = admin.config.load_full();
-    let first = config.cnames.first();
-    let read = |path: &Path| {
-        fs::read_to_string(path).map_err(|error| Problem::internal("The certificate could not be read", &error))
-    };
-    let ssl_configuration = SslKeys {
-        status: status(&config),
-        cert: first.map(|first| read(&first.cert_pem.path)).transpose()?,
-        key: first.map(|first| read(&first.key_pem.path)).transpose()?,
-        cname: first.map(|first| first.name.to_string()),
-    };
-    Ok(json(StatusCode::OK, &EnvironmentKeys { ssl_configuration }))
+    let config = Arc::clone(&admin.config);
+    let keys = admin.read(move || {
+        let config = config.load_full();
+        let first = config.cnames.first();
+        let read = |path: &Path| {
+            fs::read_to_string(path).map_err(|error| Problem::internal("The certificate could not be read", &error))
+        };
+        let ssl_configuration = SslKeys {
+            status: status(&config),
+            cert: first.map(|first| read(&first.cert_pem.path)).transpose()?,
+            key: first.map(|first| read(&first.key_pem.path)).transpose()?,
+            cname: first.map(|first| first.name.to_string()),
+        };
+        Ok::<_, Problem>(EnvironmentKeys { ssl_configuration })
+    });
+    Ok(json(StatusCode::OK, &keys.await??))
 }
 
 fn refuse_unknown(fields: &Map<String, Value>) -> Result<(), Problem> {
@@ -97,14 +101,17 @@ fn refuse_unknown(fields: &Map<String, Value>) -> Result<(), Problem> {
 fn change_ssl(draft: &mut Draft, ssl: SslPatch) -> Result<(), Problem> {
     let SslPatch { status, cert, key, cname } = ssl;
     let invalid = |message: &str| Problem::bad_request("InvalidSslSetting", message);
-    let cname: Option<CnamePattern> = match cname {
-        Some(cname) => Some(
-            cname
-                .parse()
-                .map_err(|problem| Problem::bad_request("InvalidSslSetting", format!("`cname`: {problem}")))?,
-        ),
-        None => None,
-    };
+    let cname = cname.map(|cname| {
+        cname.parse::<CnamePattern>().map_err(|problem| {
+            let is_like_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b" .-_*:/".contains(&byte);
+            match cname.len() <= 253 && cname.bytes().all(is_like_a_name) {
+                true => Problem::bad_request("InvalidSslSetting", format!("`cname`: {problem}")),
+                // It may be a key that was pasted in the wrong place.
+                false => invalid("`cname`: expected a DNS name such as \"scoring.example.com\""),
+            }
+        })
+    });
+    let cname = cname.transpose()?;
     match (cert, key) {
         (Some(cert), Some(key)) => {
             let key = Zeroizing::new(key);

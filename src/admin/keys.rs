@@ -26,24 +26,25 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 16..=256;
 /// The keys of a service
 ///
 /// Absent is one of which only a hash is kept, or which there is not.
-#[utoipa::path(get, path = "/v1/services/{name}/keys", params(("name", description = "Its name or id")), responses(
+#[utoipa::path(get, path = "/v1/services/{name}/keys", params(("name" = String, Path, description = "Its name or id")), responses(
     (status = 200, body = Keys),
     (status = 404, body = ErrorResponse),
 ))]
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Named(name): Named) -> Result<Response, Problem> {
-    let config = admin.config.load_full();
-    let service = services::find(&config, &name)?;
-    let file = keys_file(&admin.main, service.name.as_str());
-    let kept = tokio::task::spawn_blocking(move || Kept::read(&file)).await;
-    let kept = kept.map_err(|error| Problem::internal("The keys could not be read", &error))?;
-    Ok(json(StatusCode::OK, &kept.of(service)))
+    let (main, config) = (admin.main.clone(), Arc::clone(&admin.config));
+    let keys = admin.read(move || {
+        let config = config.load_full();
+        let service = services::find(&config, &name)?;
+        Ok::<_, Problem>(Kept::read(&keys_file(&main, service.name.as_str())).of(service))
+    });
+    Ok(json(StatusCode::OK, &keys.await??))
 }
 
 /// Makes one of the keys anew
 ///
 /// The other one goes on as it is, so that callers can change over.
 #[utoipa::path(post, path = "/v1/services/{name}/regenerateKeys", request_body = RegenerateKeysRequest,
-    params(("name", description = "Its name or id")),
+    params(("name" = String, Path, description = "Its name or id")),
     responses(
         (status = 200, body = Keys),
         (status = 400, body = ErrorResponse),
@@ -68,7 +69,7 @@ pub(super) async fn regenerate(
                 return Err(Problem::new(StatusCode::CONFLICT, "NoKeys", message));
             }
             let mut kept = Kept::read(&draft.keys_file(&name)).of(service);
-            let key = key_value.map_or_else(random_key, |key| chosen(&key).map(|()| key))?;
+            let key = key_value.clone().map_or_else(random_key, |key| chosen(&key).map(|()| key))?;
             match key_type {
                 KeyType::Primary => kept.primary_key = Some(key),
                 KeyType::Secondary => kept.secondary_key = Some(key),

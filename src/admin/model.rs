@@ -76,6 +76,7 @@ pub struct ServiceSettings {
     pub max_queue_wait_ms: Option<u64>,
     /// Calls that wait at one time.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 100_000)]
     pub max_queue: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]

@@ -12,7 +12,7 @@ use super::model::{self, ErrorResponse, Operation, OperationState};
 use super::{Admin, services, state};
 
 /// What became of a change
-#[utoipa::path(get, path = "/v1/operations/{id}", params(("id", description = "As Operation-Location says")), responses(
+#[utoipa::path(get, path = "/v1/operations/{id}", params(("id" = String, Path, description = "As Operation-Location says")), responses(
     (status = 200, body = Operation),
     (status = 404, body = ErrorResponse),
 ))]

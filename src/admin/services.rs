@@ -74,7 +74,7 @@ pub(super) async fn list(
 }
 
 /// One service
-#[utoipa::path(get, path = "/v1/services/{name}", params(("name", description = "Its name or id")), responses(
+#[utoipa::path(get, path = "/v1/services/{name}", params(("name" = String, Path, description = "Its name or id")), responses(
     (status = 200, body = Service, headers(("ETag" = String))),
     (status = 404, body = ErrorResponse),
 ))]
@@ -118,7 +118,7 @@ pub(super) async fn create(State(admin): State<Arc<Admin>>, Object(mut fields): 
 ///
 /// A merge patch (RFC 7396): settings that are not named stay, those that are `null` have their defaults again.
 #[utoipa::path(put, path = "/v1/services/{name}", request_body = ServiceSettings,
-    params(("name", description = "Its name or id"), ("If-Match" = Option<String>, Header, description = "Only if it is still this one")),
+    params(("name" = String, Path, description = "Its name or id"), ("If-Match" = Option<String>, Header, description = "Only if it is still this one")),
     responses(
         (status = 202, body = Service, headers(("ETag" = String), ("Operation-Location" = String))),
         (status = 400, body = ErrorResponse),
@@ -146,7 +146,7 @@ pub(super) async fn update(
             precondition.check(&etag(service))?;
             let before = settings::of(service);
             let has_keys = ["primary_key_sha256", "key"].iter().any(|key| service.written.contains_key(*key));
-            let after = merged(&before, fields)?;
+            let after = merged(&before, fields.clone())?;
             let table = draft.service_table(name)?.ok_or_else(|| Problem::no_service(name))?;
             settings::write(table, &before, &after);
             if !has_keys && after.auth_enabled.unwrap_or_else(|| draft.is_keyed_by_default()) {
@@ -160,7 +160,7 @@ pub(super) async fn update(
 
 /// Takes a service away
 #[utoipa::path(delete, path = "/v1/services/{name}",
-    params(("name", description = "Its name or id"), ("If-Match" = Option<String>, Header, description = "Only if it is still this one")),
+    params(("name" = String, Path, description = "Its name or id"), ("If-Match" = Option<String>, Header, description = "Only if it is still this one")),
     responses(
         (status = 200, description = "It is gone"),
         (status = 204, description = "There was none"),

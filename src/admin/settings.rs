@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json};
 use toml_edit::{Array, ArrayOfTables, InlineTable, Item, Table, Value, value};
 
+use super::answer::wrong_value;
 use super::model::{DeploymentSettings, Mirror, ServiceSettings};
 use crate::config::{self, ErrorFormat};
 use crate::environment::draft::set;
@@ -143,7 +144,7 @@ pub fn merged(before: &ServiceSettings, patch: Map<String, Json>) -> Result<Serv
         }
     }
     let merged = serde_path_to_error::deserialize(Json::Object(fields));
-    merged.map_err(|error| SettingsError::Wrong(format!("`{}`: {}", error.path(), error.inner())))
+    merged.map_err(|error| SettingsError::Wrong(wrong_value(&error)))
 }
 
 /// Every field, as JSON has it.

@@ -201,7 +201,7 @@ pub fn read_with_includes(path: &Path, overlay: &Overlay, diagnostics: &mut Diag
     let (included, all_found) = sources.include(&includes, overlay, diagnostics);
     main.complete &= all_found;
     for (included, wanted_at) in included {
-        let Some(source) = Source::read(&included, &wanted_at, overlay, diagnostics) else {
+        let Some(source) = Source::read_found(&included, &wanted_at, overlay, diagnostics) else {
             main.complete = false;
             continue;
         };

@@ -29,13 +29,40 @@ impl Source {
     /// Reads `file`; if that fails, reports why and gives `None`. A file that cannot be opened is reported at
     /// `wanted_at`, the place that asked for it.
     pub fn read(file: &Path, wanted_at: &Location, overlay: &Overlay, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let unreadable = |error: io::Error, diagnostics: &mut Diagnostics| {
+            diagnostics.error(wanted_at.clone(), format!("cannot read {}: {error}", file.display()));
+        };
+        Self::read_or(file, overlay, unreadable, diagnostics)
+    }
+
+    /// The same of a file that was found a moment ago: if it is gone by now, nobody asks for it any more.
+    pub fn read_found(
+        file: &Path,
+        wanted_at: &Location,
+        overlay: &Overlay,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Self> {
+        let unreadable = |error: io::Error, diagnostics: &mut Diagnostics| {
+            if error.kind() != io::ErrorKind::NotFound {
+                diagnostics.error(wanted_at.clone(), format!("cannot read {}: {error}", file.display()));
+            }
+        };
+        Self::read_or(file, overlay, unreadable, diagnostics)
+    }
+
+    fn read_or(
+        file: &Path,
+        overlay: &Overlay,
+        unreadable: impl FnOnce(io::Error, &mut Diagnostics),
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Self> {
         if let Some(Some(text)) = overlay.get(file) {
             return Some(Self::new(file, text.to_owned()));
         }
         let bytes = match read_limited(file) {
             Ok(bytes) => bytes,
             Err(error) => {
-                diagnostics.error(wanted_at.clone(), format!("cannot read {}: {error}", file.display()));
+                unreadable(error, diagnostics);
                 return None;
             }
         };

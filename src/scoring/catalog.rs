@@ -24,6 +24,8 @@ pub struct Catalog {
     pub http_when_tls: HttpWhenTls,
     /// The port of https URIs told to callers.
     pub https_port: u16,
+    /// The name that the cluster is called by: the first that is no wildcard.
+    pub cname: Option<Box<str>>,
     pub error_format: ErrorFormat,
     pub limits: Limits,
     /// What replicas are looked up by.
@@ -92,7 +94,7 @@ pub struct Deployment {
 
 impl Catalog {
     /// Makes the snapshot that `config` describes. `https_port` is the port that was bound, which may differ from the
-    /// one configured when that is 0. What was in `before` too goes on as it is until [`Catalog::take_effect`]: replicas
+    /// one configured when that is 0; callers are told of another one if the configuration says so. What was in `before` too goes on as it is until [`Catalog::take_effect`]: replicas
     /// with their permits, queues with those who wait; limits go on counting.
     pub fn new(config: &config::Config, https_port: u16, metrics: &Metrics, before: Option<&Self>) -> Self {
         let mut known = before.map(Self::known).unwrap_or_default();
@@ -111,7 +113,8 @@ impl Catalog {
         Self {
             tls_status: config.tls.status,
             http_when_tls: config.frontend.http_when_tls,
-            https_port,
+            https_port: config.frontend.public_https_port.unwrap_or(https_port),
+            cname: cname(config),
             error_format: config.error_format,
             limits: config.limits.clone(),
             dns: config.dns.clone(),
@@ -168,6 +171,7 @@ impl Catalog {
             tls_status: TlsStatus::Enabled,
             http_when_tls: HttpWhenTls::Refuse,
             https_port: 443,
+            cname: None,
             error_format: ErrorFormat::Json,
             limits: Limits::default(),
             dns: Dns::default(),
@@ -185,6 +189,11 @@ impl Catalog {
 
 /// Replicas by service and deployment.
 type Known = BTreeMap<(Box<str>, Box<str>), Arc<Replicas>>;
+
+fn cname(config: &config::Config) -> Option<Box<str>> {
+    let names = config.cnames.iter().map(|cname| cname.name.as_str());
+    names.into_iter().find(|name| !name.starts_with('*')).map(Box::from)
+}
 
 fn guards(config: &config::Config) -> NameTable<Guard> {
     let mut guards = NameTable::default();

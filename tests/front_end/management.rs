@@ -401,6 +401,15 @@ async fn what_is_wrong_is_refused_with_a_reason_and_changes_nothing() {
         let secret = pair.key.lines().nth(1).expect("a line");
         assert!(!reply.text().contains(secret), "{}", reply.text());
     }
+    // Pasted where it does not belong.
+    let key = &pair.key;
+    for ssl in [json!({"status": key}), json!({"cname": key}), json!({"cert": {"key": key}}), json!(key)] {
+        let reply = patch(&front, "", &ssl).await;
+        assert_eq!(reply.status, 400, "{}", reply.text());
+        assert!(!key.lines().any(|line| reply.text().contains(line)), "{}", reply.text());
+    }
+    let reply = front.manage("POST /v1/services/iris/regenerateKeys HTTP/1.1", r#"{"keyType": "my-secret-key"}"#).await;
+    assert_eq!(reply.json()["error"]["message"], "`keyType`: expected `Primary` or `Secondary`.");
     let long = json!({"name": "two", "path": "x".repeat(1024 * 1024)}).to_string();
     for (head, body, status) in [
         ("POST /v1/services HTTP/1.1", "{\"name\":", 400),

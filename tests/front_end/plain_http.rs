@@ -10,7 +10,9 @@ async fn while_tls_is_enabled_plain_http_is_told_the_https_uri() {
     for (host, target) in [
         (CNAME, format!("https://{CNAME}:{port}{SCORE}?a=1")),
         ("Other.example.com:80", format!("https://other.example.com:{port}{SCORE}?a=1")),
-        ("[::1]", format!("https://[::1]:{port}{SCORE}?a=1")),
+        // No certificate is for an address.
+        ("[::1]", format!("https://{CNAME}:{port}{SCORE}?a=1")),
+        ("127.0.0.1:80", format!("https://{CNAME}:{port}{SCORE}?a=1")),
     ] {
         let reply = front.plain().await.ask(format!("POST {SCORE}?a=1 HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         reply.assert_refusal(403, "HttpsRequired", &format!("This service is called over TLS only: {target}"));
@@ -28,6 +30,15 @@ async fn while_tls_is_enabled_plain_http_may_be_redirected() {
     reply.assert_refusal(308, "HttpsRequired", &format!("This service is called over TLS only: {target}"));
     assert_eq!(reply.field("location"), Some(&*target));
     assert!(replica.requests().is_empty());
+}
+
+#[tokio::test]
+async fn the_port_that_callers_are_told_is_the_public_one() {
+    let replica = Replica::echo();
+    let front = Environment::iris(&[&replica]).set("frontend", "public_https_port = 443").start();
+    let reply = front.plain().await.ask(format!("POST {SCORE} HTTP/1.1\r\nHost: {CNAME}\r\n\r\n")).await;
+    let target = format!("https://{CNAME}{SCORE}");
+    reply.assert_refusal(403, "HttpsRequired", &format!("This service is called over TLS only: {target}"));
 }
 
 #[tokio::test]
