@@ -98,7 +98,7 @@ impl Admin {
 
     /// The arguments that name this front end, each after a blank: for commands that are told to run next.
     pub(super) fn words(&self) -> String {
-        let url = self.url.as_ref().map(|url| format!(" --admin {url}"));
+        let url = self.url.as_ref().map(|url| format!(" --admin {}", quoted(Path::new(url))));
         let file = |flag: &str, file: &Option<PathBuf>| file.as_ref().map(|file| format!(" {flag} {}", quoted(file)));
         let files = [
             file("--token-file", &self.token_file),

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use super::output;
@@ -23,8 +23,20 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let mut script = Vec::new();
     let mut command = super::Arguments::command();
+    if arguments.shell == Shell::Fish {
+        command = within_two_levels(command);
+    }
     let name = command.get_name().to_owned();
     clap_complete::generate(arguments.shell, &mut command, name, &mut script);
     output::bytes(&script);
     ExitCode::SUCCESS
+}
+
+/// The same commands with the arguments of those below the second level at the second: the script for fish has none below.
+fn within_two_levels(command: Command) -> Command {
+    let lifted = |command: Command| {
+        let below: Vec<_> = command.get_subcommands().flat_map(Command::get_arguments).cloned().collect();
+        command.args(below)
+    };
+    command.mut_subcommands(move |first| first.mut_subcommands(lifted))
 }

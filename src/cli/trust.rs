@@ -12,7 +12,9 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
 
 use crate::tls::facts::Facts;
 
@@ -105,6 +107,12 @@ impl Verifier {
     }
 }
 
+/// Whether the certificate is that of an authority, as one that signed itself often is: then it is trusted if it is named.
+/// The type of this error is not handed on.
+fn is_authority(error: &OtherError) -> bool {
+    format!("{error:?}").contains("CaUsedAsEndEntity")
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -117,7 +125,13 @@ impl ServerCertVerifier for Verifier {
         if self.named.contains(end_entity) {
             return Self::verify_named(end_entity, server_name, now);
         }
-        self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let verified = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        verified.map_err(|error| match error {
+            rustls::Error::InvalidCertificate(CertificateError::Other(other)) if is_authority(&other) => {
+                CertificateError::UnknownIssuer.into()
+            }
+            error => error,
+        })
     }
 
     fn verify_tls12_signature(

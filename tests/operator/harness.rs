@@ -2,7 +2,9 @@
 
 mod azmlinfsrv;
 mod client;
+mod cluster;
 mod environment;
+mod iris;
 #[path = "../front_end/support/name_server.rs"]
 mod name_server;
 mod process;
@@ -16,7 +18,9 @@ use std::time::{Duration, Instant};
 
 pub use azmlinfsrv::{Azmlinfsrv, free_port};
 pub use client::{Answer, H2load, h2load, http_get, openssl, try_http_get};
+pub use cluster::{Cluster, NOWHERE, Said};
 pub use environment::{CNAME, Environment, FrontEnd, OTHER_CNAME, metric_in, write_secret};
+pub use iris::Iris;
 pub use name_server::NameServer;
 pub use process::{Lines, Process};
 pub use stub::Stub;

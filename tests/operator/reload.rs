@@ -118,7 +118,10 @@ fn where_no_front_end_runs_that_is_said() {
 #[test]
 fn an_address_that_is_none_is_told_and_wrong_usage_exits_2() {
     let text = said(&scorefront(&["reload", "--admin", "https://nowhere"]));
-    assert!(text.starts_with("exit 1\n") && text.contains("expected http://ADDRESS:PORT or unix:PATH"), "{text}");
+    assert!(
+        text.starts_with("exit 1\n") && text.contains("expected http://ADDRESS:PORT, https://NAME:PORT or unix:PATH"),
+        "{text}"
+    );
     for arguments in [
         &["reload", "--admin", "http://127.0.0.1:1", "--config", "a"][..],
         &["reload", "--config", "a", "--env", "b"],

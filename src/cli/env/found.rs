@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail, ensure};
 use serde::Serialize;
 
 use crate::admin::model::{ClusterType, SslStatus};
@@ -40,9 +40,11 @@ impl Found {
         let (config, _) = config::load_partly(&file, &mut diagnostics);
         let config = config.ok_or_else(|| anyhow!("{diagnostics}"))?;
         let environment = config.environment;
-        let name = environment.name.with_context(|| {
-            format!("{}: is no environment: its scorefront.toml has no [environment] with a name", directory.display())
-        })?;
+        let Some(name) = environment.name else {
+            // It may stand in what could not be read.
+            ensure!(!diagnostics.has_errors(), "{diagnostics}");
+            bail!("{}: is no environment: its scorefront.toml has no [environment] with a name", directory.display());
+        };
         let mut cnames: Vec<_> = config.cnames.iter().map(|cname| cname.name.to_string()).collect();
         cnames.dedup();
         Ok(Self {
