@@ -136,15 +136,24 @@ pub fn merged(before: &ServiceSettings, patch: Map<String, Json>) -> Result<Serv
         refuse_unknown(mirror, &["deployment", "percent"])?;
     }
     let before = serde_json::to_value(before).map_err(|error| SettingsError::Wrong(error.to_string()))?;
-    let Json::Object(mut fields) = before else { return Err(SettingsError::Wrong("not an object".to_owned())) };
+    let merged = serde_path_to_error::deserialize(merge(before, Json::Object(patch)));
+    merged.map_err(|error| SettingsError::Wrong(wrong_value(&error)))
+}
+
+/// RFC 7396, section 2. How deep it goes is bounded by the settings, of which all names are known.
+fn merge(target: Json, patch: Json) -> Json {
+    let Json::Object(patch) = patch else { return patch };
+    let mut fields = match target {
+        Json::Object(fields) => fields,
+        _ => Map::new(),
+    };
     for (name, new) in patch {
-        match new {
-            Json::Null => drop(fields.remove(&name)),
-            new => drop(fields.insert(name, new)),
+        let old = fields.remove(&name);
+        if !new.is_null() {
+            fields.insert(name, merge(old.unwrap_or_default(), new));
         }
     }
-    let merged = serde_path_to_error::deserialize(Json::Object(fields));
-    merged.map_err(|error| SettingsError::Wrong(wrong_value(&error)))
+    Json::Object(fields)
 }
 
 /// Every field, as JSON has it.
@@ -499,10 +508,23 @@ mod tests {
             }
             let Ok(Json::Object(mut expected)) = serde_json::to_value(&before) else { unreachable!("an object") };
             for (name, value) in &patch {
-                if value.is_null() { expected.remove(name); } else { expected.insert(name.clone(), value.clone()); }
+                if value.is_null() {
+                    expected.remove(name);
+                } else {
+                    expected.insert(name.clone(), value.clone());
+                }
             }
             let merged = merged(&before, patch).expect("settings");
             prop_assert_eq!(serde_json::to_value(merged).expect("JSON"), Json::Object(expected));
+        }
+
+        #[test]
+        fn a_part_of_a_mirror_can_be_changed(before in settings(), percent in 1..=50u64) {
+            let Some(mirror) = before.mirror.clone() else { return Ok(()) };
+            let patch = serde_json::json!({"mirror": {"percent": percent}});
+            let Json::Object(patch) = patch else { unreachable!("an object") };
+            let merged = merged(&before, patch).expect("settings");
+            prop_assert_eq!(merged.mirror, Some(Mirror { percent, ..mirror }));
         }
     }
 }
