@@ -1,7 +1,7 @@
 //! Changes several files of an environment at once: whenever the process or the machine ends, all of the change is there
 //! or nothing of it.
 //!
-//! The new contents are written into a directory of their own. Its renaming to [`PENDING`] is the instant at which the
+//! The new contents are written into a directory of their own. Its renaming to `.change` is the instant at which the
 //! change is made; moving the files into their places is finished by whoever comes next ([`recover`]), if not by us. A
 //! change of one file needs no such thing: its own renaming is the instant. What files mean is none of its business.
 
