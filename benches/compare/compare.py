@@ -51,7 +51,9 @@ from loads import Refused  # noqa: E402
 
 def build_tool():
     """The replica and the loads."""
-    subprocess.run(["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", HERE / "Cargo.toml"], check=True)
+    command = ["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", HERE / "Cargo.toml"]
+    if subprocess.run(command).returncode:
+        raise SystemExit("load and replica could not be built, see above")
     return Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target")) / "release/scorefront-compare"
 
 

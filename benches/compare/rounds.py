@@ -65,8 +65,15 @@ def turn(target, load):
     try:
         return load()
     except (Refused, OSError, subprocess.SubprocessError) as error:
-        said = (target.work / "errors").read_text(errors="replace").strip()[-600:]
+        said = last_words(target.work)
         raise Refused(f"{target.name}: {error}{f' (it says: {said})' if said else ''}") from None
+
+
+def last_words(work):
+    """The last that a proxy complained of."""
+    lines = (work / "errors").read_text(errors="replace").splitlines()
+    lines = [line for line in lines if line.strip() and '"level":"info"' not in line.lower()]
+    return lines[-1][:400] if lines else ""
 
 
 def start(stack, proxy, case, pair, replica_port, work, arguments):
@@ -81,7 +88,7 @@ def start(stack, proxy, case, pair, replica_port, work, arguments):
     try:
         support.wait_for(place.port, process, PATIENCE)
     except SystemExit as failure:
-        raise Refused(f"{proxy.title}: {failure}: {(own / 'errors').read_text(errors='replace')[-600:]}") from None
+        raise Refused(f"{proxy.title}: {failure}: {last_words(own)}") from None
     # Whoever has just started may still be busy with itself.
     time.sleep(0.3)
     return Target(proxy.title, process.pid, place.port, getattr(proxy, "names", 1), pair.cert, own, arguments.tool)
