@@ -96,7 +96,7 @@ class Nginx(Proxy):
     name = title = "nginx"
 
     def command(self, place):
-        # With large bodies its own sizes cost it a third more upwards, and twice as much downwards.
+        # With large bodies its own sizes cost it some 40 % more upwards, and twice as much downwards.
         buffers = ("client_body_buffer_size 256k; proxy_buffer_size 256k; proxy_buffers 8 256k;"
                    " proxy_busy_buffers_size 512k;") if place.setup.large else ""
         (place.work / "nginx.conf").write_text(
