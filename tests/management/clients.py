@@ -99,7 +99,7 @@ class Client:
             if answer.status == 202:
                 self.added[service] += 1
                 return
-            expect(answer.status == 412 and answer.code == "PreconditionFailed", f"{answer} instead of 202 or 412")
+            expect(answer.status == 412 and answer.code in ("PreconditionFailed", "Overtaken"), f"{answer} instead of 202 or 412")
             self.stale += 1
         raise Failed(f"{service} could not be changed with If-Match within a minute")
 
@@ -295,8 +295,16 @@ def expect_pairs(document, where):
     one, other = service["max_queue"] - 3000, service["max_requests_in_flight"] - BASE
     expect(one == other, f"{where}: half of an edit by hand, {one} and {other}:\n{document}")
     one = to_milliseconds(service["scoring_timeout"]) - BASE
-    other = int(service["max_body"].removesuffix("B")) - 1_000_001
+    other = size(service["max_body"]) - 1_000_001
     expect(one == other, f"{where}: half of a change, {one} and {other}:\n{document}")
+
+
+def size(text):
+    """Bytes of a size as the front end writes it: in the largest unit that it is a multiple of."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("B", 1)):
+        if text.endswith(unit):
+            return int(text.removesuffix(unit)) * factor
+    raise Failed(f"{text} is no size")
 
 
 def to_milliseconds(text):
