@@ -190,7 +190,7 @@ impl Front {
 
     async fn admin(&self, head: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(self.admin).await?;
-        stream.write_all(format!("{head} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+        stream.write_all(format!("{head} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
