@@ -53,7 +53,9 @@ def testssl(target, directory):
     report.unlink(missing_ok=True)
     said = run([program, "--quiet", "--color", "0", "--warnings", "off", "--nodns", "none", "--ip", "127.0.0.1",
                 "--add-ca", target.ca, "--jsonfile", report, "-p", "-s", "-f", "-P", "-S", "-U",
-                f"{CNAME}:{target.port}"], cwd=directory)
+                f"{CNAME}:{target.port}"], cwd=directory,
+               # Not every OpenSSL has the engine for GOST, which testssl then reports as a finding of its own.
+               env={**os.environ, "NO_ENGINE": "true"})
     entries = json.loads(report.read_text()) if report.exists() else []
     # The last test of its run. A scan that broke off has found little, which must not look like a pass.
     if "RC4" not in {entry["id"] for entry in entries}:
