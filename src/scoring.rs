@@ -31,9 +31,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
-use http_body::Body;
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::{HeaderMap, Method, Request, Response, Uri, Version, request};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{Service, ServiceBuilder};
 
@@ -134,16 +133,11 @@ fn decide(
     let deployment = deployment.ok_or_else(|| Refusal::no_ready_replicas(&service.name))?;
 
     let target = target(route.resource, &head.uri, deployment)?;
-    let unknown_length = !body.is_end_stream() && body.size_hint().exact().is_none();
     let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = target;
     *request.headers_mut() = mem::take(&mut head.headers);
     headers::to_replica(exchange, service.is_keyed(), head.version, request.headers_mut());
-    if unknown_length {
-        // hyper by itself takes GET to have no body then.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
     Ok((request, timeout))
 }
 

@@ -23,7 +23,7 @@ use super::mirror;
 use super::route::Route;
 use crate::scheduling::{Forecast, Rank, Replica, ReplicaPermit, Turned};
 use crate::telemetry::metrics::Overload;
-use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, ConnectError, Failure};
+use crate::upstream::{self, AnswerBody, AnswerError, CONNECT_TIMEOUT, ConnectError, Failure};
 
 /// What a caller is told to wait if nothing is known.
 const A_MOMENT: Duration = Duration::from_secs(1);
@@ -67,8 +67,6 @@ pub async fn dispatch(
         let has_other = !is_retry && deployment(exchange)?.replicas.has_other(attempt.replica());
         let connect_timeout = if has_other { CONNECT_TIMEOUT.min(left / 2) } else { CONNECT_TIMEOUT };
         match upstream::send(&exchange.worker.pool, request, &exchange.times, attempt, connect_timeout).await {
-            // A replica was never asked to change the protocol, so that is no answer to the request.
-            Ok(answer) if answer.status().is_informational() => return Err(Refusal::replica_closed()),
             Ok(answer) => return Ok(answer),
             Err(Failure::Sent { held: attempt, cause }) => return Err(broken(exchange, attempt, &cause)),
             Err(Failure::Unsent { request: unsent, held: attempt, cause }) => {
@@ -204,7 +202,7 @@ fn unreachable(exchange: &Exchange, attempt: Attempt, cause: &ConnectError) -> R
 }
 
 /// The replica may have seen the request, and there is no answer.
-fn broken(exchange: &Exchange, attempt: Attempt, cause: &hyper::Error) -> Refusal {
+fn broken(exchange: &Exchange, attempt: Attempt, cause: &AnswerError) -> Refusal {
     match (exchange.upload.get(), exchange.service()) {
         (Upload::TooLarge, Some(service)) => {
             attempt.end();

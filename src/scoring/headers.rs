@@ -96,13 +96,8 @@ pub fn to_replica(exchange: &Exchange, keyed: bool, version: Version, headers: &
     }
 }
 
-/// Removes from a replica's answer what concerned only the connection to it.
+/// Removes from a replica's answer what is not for callers, or is written anew.
 pub fn clean_answer(headers: &mut HeaderMap) {
-    if headers.contains_key(TRANSFER_ENCODING) {
-        // It overrides a length, which is then of something else (RFC 9112 section 6.3).
-        headers.remove(CONTENT_LENGTH);
-    }
-    remove_hop_by_hop(headers);
     // Which server software a container runs is nobody's business outside.
     headers.remove(SERVER);
     headers.remove(X_REQUEST_ID);
@@ -127,27 +122,6 @@ pub fn server_timing(stages: [(&str, Duration); 4]) -> Option<HeaderValue> {
         push_millis(&mut text, duration);
     }
     HeaderValue::from_bytes(&text).ok()
-}
-
-/// By hand, because `format!` took a twentieth of a small request's own time.
-fn push_millis(text: &mut Vec<u8>, duration: Duration) {
-    let mut micros = duration.as_micros();
-    // From the back: three decimals, the point, and at least one digit before it.
-    let mut digits = [b'0'; 44];
-    let mut start = digits.len();
-    for place in 0.. {
-        if (place > 4 && micros == 0) || start == 0 {
-            break;
-        }
-        start -= 1;
-        if place == 3 {
-            digits[start] = b'.';
-        } else {
-            digits[start] = b'0' + (micros % 10) as u8;
-            micros /= 10;
-        }
-    }
-    text.extend_from_slice(&digits[start..]);
 }
 
 /// RFC 9110 section 7.6.1: the fields that `Connection` names, and those known to concern one connection only.

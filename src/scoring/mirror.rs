@@ -32,7 +32,7 @@ use super::worker::Worker;
 use crate::scheduling::ReplicaPermit;
 use crate::telemetry::cell::Counter;
 use crate::telemetry::metrics::Mirroring;
-use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, Failure, Pool, Times};
+use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, Failure, Times};
 
 /// Bytes of a body that a copy may lag behind. A caller over HTTP/2 may have sent as much at once, and the copy has its turn
 /// only after it was read; what lags further has a replica or a network that is slower than the request's own.
@@ -47,12 +47,9 @@ const MAX_COPIES: usize = 64;
 /// Bytes of an answer that are read and thrown away. More would cost more than the connection that is closed is worth.
 const MAX_ANSWER: usize = 100 * 1024 * 1024;
 
-/// What a thread has for its copies. Their bodies are of another kind than callers', and so are the connections they go over.
+/// How many copies a thread has under way.
 #[derive(Default)]
-pub struct Copies {
-    pub pool: Rc<Pool<CopyBody>>,
-    under_way: Cell<usize>,
-}
+pub struct Copies(Cell<usize>);
 
 /// Begins a copy of `request`, which has a permit, if its service has some copied and this is to be one of them. The copy
 /// ends at `deadline`.
@@ -121,7 +118,7 @@ struct Place(Rc<Worker>);
 
 impl Place {
     fn take(worker: &Rc<Worker>) -> Option<Self> {
-        let under_way = &worker.copies.under_way;
+        let under_way = &worker.copies.0;
         if under_way.get() >= MAX_COPIES {
             return None;
         }
@@ -132,7 +129,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let under_way = &self.0.copies.under_way;
+        let under_way = &self.0.copies.0;
         under_way.set(under_way.get().saturating_sub(1));
     }
 }
@@ -211,8 +208,7 @@ impl Pair {
 
     async fn ask(self: &Rc<Self>, request: Request<CopyBody>, permit: ReplicaPermit) {
         let attempt = Attempt::begin(Rc::clone(self), permit, Instant::now());
-        match upstream::send(&self.worker.copies.pool, request, &self.times, attempt, CONNECT_TIMEOUT).await {
-            Ok(answer) if answer.status().is_informational() => {}
+        match upstream::send(&self.worker.pool, request, &self.times, attempt, CONNECT_TIMEOUT).await {
             Ok(answer) => {
                 let (connected, answered) = (self.times.connected.get(), self.times.answered.get());
                 let model = connected.zip(answered).map(|(connected, answered)| answered - connected);
@@ -385,5 +381,13 @@ impl Body for CopyBody {
 
     fn size_hint(&self) -> SizeHint {
         self.left.map(SizeHint::with_exact).unwrap_or_default()
+    }
+}
+
+impl upstream::Upload for CopyBody {
+    fn take_back(&mut self, data: Bytes) {
+        self.pair.unread.set(self.pair.unread.get() + data.len().max(LEAST_PART));
+        self.left = self.left.map(|left| left + data.len() as u64);
+        self.pair.parts.borrow_mut().push_front(data);
     }
 }
