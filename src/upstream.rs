@@ -1,6 +1,6 @@
 //! Carries a request to a replica and its answer back: connections, their reuse, and what failed when.
 //!
-//! HTTP/1.1 is spoken here by hand, in four parts: what is sent ([`sending`]), the head of an answer ([`head`]), where its
+//! HTTP/1.1 is spoken here by hand, in parts: what is sent ([`request`], [`sending`]), the head of an answer ([`head`]), where its
 //! body ends ([`framing`]), and the body itself ([`answer`]). A client library hands requests, answers and the parts of
 //! bodies from one task to another; here a connection is a socket and the bytes that were read of it, and whoever asks
 //! drives it in the request's own task. So no request ever waits for another task to be scheduled, and dropping it
@@ -14,6 +14,7 @@ mod framing;
 mod head;
 mod link;
 pub mod pool;
+pub mod request;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::Empty;
 use tokio::time::{Instant, timeout_at};
@@ -35,8 +37,10 @@ use tokio::time::{Instant, timeout_at};
 pub use answer::AnswerBody;
 pub use endpoint::Endpoint;
 use head::Head;
+pub use head::is_hop_by_hop;
 use link::Link;
 pub use pool::Pool;
+pub use request::Request;
 use sending::{SendError, Sending};
 
 /// How long a connection to a replica may take to open. It leaves room for one lost SYN, which the kernel repeats
@@ -57,8 +61,8 @@ impl Upload for Empty<Bytes> {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "it is moved once, and only when something failed")]
 pub enum Failure<B, H> {
-    /// Nothing of the request left this process: it is handed back and may go elsewhere.
-    Unsent { request: Request<B>, held: H, cause: ConnectError },
+    /// Nothing of the request left this process: its body is handed back, and it may go elsewhere.
+    Unsent { body: B, held: H, cause: ConnectError },
     /// The replica may have seen some or all of it.
     Sent { held: H, cause: AnswerError },
 }
@@ -108,6 +112,13 @@ impl AnswerError {
     }
 }
 
+/// Where the fields of an answer go.
+pub struct Fields<'a> {
+    /// Taken for them once there is an answer: a map that is not needed any more has the space that a new one would need.
+    pub room: &'a mut HeaderMap,
+    pub is_wanted: fn(&HeaderName) -> bool,
+}
+
 /// When the stages of a call were reached, also of one that was given up.
 #[derive(Debug, Default)]
 pub struct Times {
@@ -123,8 +134,7 @@ pub struct Times {
 /// read. `held` is dropped once the connection is put back or closed. A connection that has to be opened has
 /// `connect_timeout` to do so.
 ///
-/// The request's fields are sent as they are, `Host` among them, with `Content-Length` or `Transfer-Encoding` made from
-/// its body; the answer's are those that concern more than the connection (RFC 9110 section 7.6.1).
+/// Of the answer's fields `fields` gets those that concern more than the connection (RFC 9110 section 7.6.1).
 ///
 /// There is no deadline in here: drop the future to give up, which closes the connection.
 ///
@@ -137,6 +147,7 @@ pub async fn send<B: Upload, H: AsRef<Endpoint>>(
     times: &Times,
     held: H,
     connect_timeout: Duration,
+    fields: &mut Fields<'_>,
 ) -> Result<Response<AnswerBody<B, H>>, Failure<B, H>> {
     let mut sending = Sending::new(request);
     loop {
@@ -147,13 +158,13 @@ pub async fn send<B: Upload, H: AsRef<Endpoint>>(
                 times.connected.set(None);
                 match Link::connect(endpoint, connect_timeout).await {
                     Ok(link) => (link, false),
-                    Err(cause) => return Err(Failure::Unsent { request: sending.into_request(), held, cause }),
+                    Err(cause) => return Err(Failure::Unsent { body: sending.into_body(), held, cause }),
                 }
             }
         };
         times.connected.set(Some(Instant::now()));
         let mut dialogue = Dialogue { link, sending };
-        match poll_fn(|cx| dialogue.poll_head(cx)).await {
+        match poll_fn(|cx| dialogue.poll_head(cx, fields)).await {
             Ok(head) => {
                 let now = Instant::now();
                 times.answered.set(Some(now));
@@ -164,8 +175,8 @@ pub async fn send<B: Upload, H: AsRef<Endpoint>>(
             }
             Err(Broken::Unsent(_)) if is_reused => sending = dialogue.sending,
             Err(Broken::Unsent(cause)) => {
-                let (request, cause) = (dialogue.sending.into_request(), ConnectError::Closed(cause));
-                return Err(Failure::Unsent { request, held, cause });
+                let (body, cause) = (dialogue.sending.into_body(), ConnectError::Closed(cause));
+                return Err(Failure::Unsent { body, held, cause });
             }
             Err(Broken::Sent(cause)) => return Err(Failure::Sent { held, cause }),
         }
@@ -181,12 +192,12 @@ pub async fn send<B: Upload, H: AsRef<Endpoint>>(
 pub async fn probe(endpoint: &Endpoint, path: Uri, limit: Duration) -> Result<StatusCode, ProbeError> {
     let began = Instant::now();
     let link = Link::connect(endpoint, limit).await.map_err(ProbeError::Connect)?;
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = path;
-    request.headers_mut().insert(HOST, endpoint.authority().clone());
-    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let mut request = Request::new(&Method::GET, path.path_and_query().map_or("/", PathAndQuery::as_str), Empty::new());
+    request.field(&HOST, endpoint.authority().as_bytes());
+    request.field(&CONNECTION, b"close");
     let mut dialogue = Dialogue { link, sending: Sending::new(request) };
-    match timeout_at(began + limit, poll_fn(|cx| dialogue.poll_head(cx))).await {
+    let mut fields = Fields { room: &mut HeaderMap::new(), is_wanted: |_| false };
+    match timeout_at(began + limit, poll_fn(|cx| dialogue.poll_head(cx, &mut fields))).await {
         Ok(Ok(head)) => Ok(head.response.status()),
         Ok(Err(_)) => Err(ProbeError::Closed),
         Err(_) => Err(ProbeError::Silent),
@@ -217,7 +228,7 @@ enum Broken {
 
 impl<B: Upload> Dialogue<B> {
     /// Sends what can be sent, and reads the head of the answer when it comes.
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Broken>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>, fields: &mut Fields<'_>) -> Poll<Result<Head, Broken>> {
         match self.sending.poll(&mut self.link, cx) {
             Poll::Ready(Err(SendError::Body)) => return Poll::Ready(Err(Broken::Sent(AnswerError::Request))),
             Poll::Ready(Err(SendError::Io(error))) if !self.sending.is_begun() => {
@@ -226,7 +237,6 @@ impl<B: Upload> Dialogue<B> {
             // A replica may close its side once it has answered: what it said is still to be read.
             Poll::Ready(Ok(()) | Err(SendError::Io(_))) | Poll::Pending => {}
         }
-        let method = self.sending.method();
-        self.link.poll_head(cx, *method == Method::HEAD).map_err(Broken::Sent)
+        self.link.poll_head(cx, self.sending.is_head(), fields).map_err(Broken::Sent)
     }
 }

@@ -1,6 +1,6 @@
 //! The head of an answer: status and fields, and what they say of the body and of the connection (RFC 9112 section 6.3).
 
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{
@@ -9,8 +9,8 @@ use http::header::{
 };
 use http::{Response, StatusCode};
 
-use super::AnswerError;
 use super::framing::Framing;
+use super::{AnswerError, Fields};
 
 /// Bytes of a head.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -32,11 +32,11 @@ pub(super) struct Head {
 /// # Errors
 ///
 /// It is not HTTP, or can be read in two ways.
-pub(super) fn take(read: &mut BytesMut, to_head: bool) -> Result<Option<Head>, AnswerError> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+pub(super) fn take(read: &mut BytesMut, to_head: bool, fields: &mut Fields<'_>) -> Result<Option<Head>, AnswerError> {
+    let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let parsing = httparse::ParserConfig::default();
-    let length = match parsing.parse_response_with_uninit_headers(&mut parsed, read, &mut fields) {
+    let length = match parsing.parse_response_with_uninit_headers(&mut parsed, read, &mut space) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(AnswerError::TooLarge("its fields")),
@@ -57,12 +57,17 @@ pub(super) fn take(read: &mut BytesMut, to_head: bool) -> Result<Option<Head>, A
     let mut response = Response::new(());
     *response.status_mut() = status;
     let map = response.headers_mut();
-    map.reserve(parsed.headers.len());
+    *map = mem::take(fields.room);
+    map.clear();
     for field in parsed.headers.iter() {
         let Ok(name) = HeaderName::from_bytes(field.name.as_bytes()) else {
             return Err(AnswerError::Malformed("a field's name"));
         };
-        if is_hop_by_hop(&name) || (name == CONTENT_LENGTH && control.is_coded) || control.nominates(&name) {
+        if is_hop_by_hop(&name)
+            || (name == CONTENT_LENGTH && control.is_coded)
+            || control.nominates(&name)
+            || !(fields.is_wanted)(&name)
+        {
             continue;
         }
         let place = field.value.as_ptr().addr() - start;
@@ -162,7 +167,7 @@ fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Known to concern one connection only (RFC 9110 section 7.6.1), or the framing, which is made anew.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(*name, CONNECTION | TE | TRAILER | TRANSFER_ENCODING | UPGRADE | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION)
         || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
 }

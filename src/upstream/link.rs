@@ -13,11 +13,17 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::head::{self, Head, MAX_HEAD};
-use super::{AnswerError, ConnectError, Endpoint};
+use super::{AnswerError, ConnectError, Endpoint, Fields};
 
 /// Read at a time as long as nothing is known of what comes: most answers are smaller. The space is on the stack, and what
 /// came is kept in a buffer of its own size.
 const FIRST_READ: usize = 4 * 1024;
+
+/// So little is put together on the stack and sent as one piece: send(2) of one piece is cheaper than writev(2) of three.
+const GATHERED_WRITE: usize = 4 * 1024;
+
+/// Lines, data, and the end of a chunk.
+pub(super) const MOST_PARTS: usize = 3;
 
 pub(super) struct Link {
     tcp: TcpStream,
@@ -45,10 +51,15 @@ impl Link {
     }
 
     /// The head of the next answer that is not an interim one. `to_head`: it answers HEAD, and has no body.
-    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>, to_head: bool) -> Poll<Result<Head, AnswerError>> {
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        to_head: bool,
+        fields: &mut Fields<'_>,
+    ) -> Poll<Result<Head, AnswerError>> {
         loop {
             if !self.read.is_empty() {
-                match head::take(&mut self.read, to_head)? {
+                match head::take(&mut self.read, to_head, fields)? {
                     Some(head) if head.response.status().is_informational() => continue,
                     Some(head) => return Poll::Ready(Ok(head)),
                     None if self.read.len() >= MAX_HEAD => return Poll::Ready(Err(AnswerError::TooLarge("its head"))),
@@ -80,10 +91,19 @@ impl Link {
         pin!(self.tcp.read_buf(&mut self.read)).poll(cx)
     }
 
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, parts))? {
-            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            written => Poll::Ready(Ok(written)),
-        }
+    /// Writes of `parts`, in their order, as much as is taken.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); GATHERED_WRITE];
+        let mut space = ReadBuf::uninit(&mut space);
+        let tcp = Pin::new(&mut self.tcp);
+        let written = if parts.iter().map(|part| part.len()).sum::<usize>() <= GATHERED_WRITE {
+            parts.iter().for_each(|part| space.put_slice(part));
+            ready!(tcp.poll_write(cx, space.filled()))?
+        } else {
+            let mut slices = [IoSlice::new(&[]); MOST_PARTS];
+            slices.iter_mut().zip(parts).for_each(|(slice, part)| *slice = IoSlice::new(part));
+            ready!(tcp.poll_write_vectored(cx, &slices))?
+        };
+        if written == 0 { Poll::Ready(Err(io::ErrorKind::WriteZero.into())) } else { Poll::Ready(Ok(written)) }
     }
 }

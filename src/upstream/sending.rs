@@ -1,25 +1,21 @@
 //! A request as it is written to a replica: its head, and its body as it comes.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Method, Request, Uri};
 
-use super::Upload;
-use super::link::Link;
+use super::link::{Link, MOST_PARTS};
+use super::{Request, Upload};
 use crate::digits::{push_decimal, push_hexadecimal};
-
-/// A head of the usual size is written without growing the buffer.
-const USUAL_HEAD: usize = 1024;
 
 /// What has to follow the data of a chunk.
 const CHUNK_END: &[u8] = b"\r\n";
 
 pub(super) struct Sending<B> {
-    request: Request<B>,
+    body: B,
+    is_head: bool,
     length: Length,
     /// To be written in this order: lines of our own, from the first that is not written yet, then of the body.
     lines: Vec<u8>,
@@ -49,29 +45,37 @@ pub(super) enum SendError {
 
 impl<B: Upload> Sending<B> {
     pub(super) fn new(request: Request<B>) -> Self {
-        let length = match request.body().size_hint().exact() {
+        let Request { mut lines, is_head, expects_body, body } = request;
+        let length = match body.size_hint().exact() {
             Some(0) => Length::None,
             Some(length) => Length::Known(length),
-            None if request.body().is_end_stream() => Length::None,
+            None if body.is_end_stream() => Length::None,
             None => Length::Chunked,
         };
-        let lines = head(&request, length);
-        let is_read = matches!(length, Length::None);
+        match length {
+            Length::Chunked => lines.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Length::Known(length) => push_length(&mut lines, length),
+            Length::None if expects_body => push_length(&mut lines, 0),
+            Length::None => {}
+        }
+        lines.extend_from_slice(b"\r\n");
         Self {
-            request,
+            body,
+            is_head,
             length,
             lines,
             written: 0,
             data: Bytes::new(),
             chunk_end: b"",
-            is_read,
+            is_read: matches!(length, Length::None),
             is_begun: false,
             is_broken: false,
         }
     }
 
-    pub(super) fn method(&self) -> &Method {
-        self.request.method()
+    /// Whether it is HEAD, whose answer has no body.
+    pub(super) fn is_head(&self) -> bool {
+        self.is_head
     }
 
     /// Whether a byte was written.
@@ -84,12 +88,12 @@ impl<B: Upload> Sending<B> {
         self.is_read && !self.is_broken && !self.has_unwritten()
     }
 
-    /// The request as it came, if nothing was written.
-    pub(super) fn into_request(mut self) -> Request<B> {
+    /// The body as it came, if nothing was written.
+    pub(super) fn into_body(mut self) -> B {
         if !self.data.is_empty() {
-            self.request.body_mut().take_back(self.data);
+            self.body.take_back(self.data);
         }
-        self.request
+        self.body
     }
 
     fn has_unwritten(&self) -> bool {
@@ -114,7 +118,7 @@ impl<B: Upload> Sending<B> {
             }
             while self.has_unwritten() {
                 let lines = self.lines.get(self.written..).unwrap_or_default();
-                let parts = [IoSlice::new(lines), IoSlice::new(&self.data), IoSlice::new(self.chunk_end)];
+                let parts: [&[u8]; MOST_PARTS] = [lines, &self.data, self.chunk_end];
                 let written = ready!(link.poll_write(cx, &parts)).map_err(SendError::Io)?;
                 self.is_begun = true;
                 self.advance(written);
@@ -144,7 +148,7 @@ impl<B: Upload> Sending<B> {
     /// Takes the next part of the body, or its end.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         loop {
-            match ready!(Pin::new(self.request.body_mut()).poll_frame(cx)) {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => return Poll::Ready(self.put(data)),
                     // A replica might take trailers for header fields (RFC 9110 section 6.5.1).
@@ -182,42 +186,6 @@ impl<B: Upload> Sending<B> {
             Length::Chunked => self.lines.extend_from_slice(b"0\r\n\r\n"),
         }
         Ok(())
-    }
-}
-
-/// The request's line and fields (RFC 9112 sections 3 and 5). Framing is never copied: it is that of the body there is.
-fn head<B>(request: &Request<B>, length: Length) -> Vec<u8> {
-    let mut lines = Vec::with_capacity(USUAL_HEAD);
-    lines.extend_from_slice(request.method().as_str().as_bytes());
-    lines.push(b' ');
-    push_target(&mut lines, request.uri());
-    lines.extend_from_slice(b" HTTP/1.1\r\n");
-    for (name, value) in request.headers() {
-        if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING {
-            continue;
-        }
-        lines.extend_from_slice(name.as_str().as_bytes());
-        lines.extend_from_slice(b": ");
-        lines.extend_from_slice(value.as_bytes());
-        lines.extend_from_slice(b"\r\n");
-    }
-    match length {
-        Length::Chunked => lines.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        Length::Known(length) => push_length(&mut lines, length),
-        // Where a body is usual, its absence is said (RFC 9110 section 8.6).
-        Length::None if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) => {
-            push_length(&mut lines, 0);
-        }
-        Length::None => {}
-    }
-    lines.extend_from_slice(b"\r\n");
-    lines
-}
-
-fn push_target(lines: &mut Vec<u8>, uri: &Uri) {
-    match uri.path_and_query() {
-        Some(target) => lines.extend_from_slice(target.as_str().as_bytes()),
-        None => lines.push(b'/'),
     }
 }
 

@@ -55,13 +55,22 @@ impl Upload for Parts {
 type Outcome = Result<(u16, Vec<(String, String)>, Vec<u8>), ()>;
 
 fn request<B>(method: &str, body: B) -> Request<B> {
-    Request::builder()
-        .method(method)
-        .uri("/score?a=b")
-        .header("host", "model")
-        .header("x-a", "1")
-        .body(body)
-        .expect("a request")
+    let mut request = Request::new(&method.parse().expect("a method"), "/score?a=b", body);
+    request.field(&HOST, b"model");
+    request.field_by(&HeaderName::from_static("x-a"), |lines| lines.push(b'1'));
+    request
+}
+
+async fn ask<B: Upload, H: AsRef<Endpoint>>(
+    pool: &Rc<Pool>,
+    request: Request<B>,
+    held: H,
+) -> Result<Response<AnswerBody<B, H>>, Failure<B, H>> {
+    let mut room = HeaderMap::new();
+    // What is in there is of somebody else, and must not show.
+    room.insert(HOST, http::HeaderValue::from_static("other"));
+    let mut fields = Fields { room: &mut room, is_wanted: |name| *name != "x-unwanted" };
+    send(pool, request, &Times::default(), held, CONNECT_TIMEOUT, &mut fields).await
 }
 
 async fn replica() -> (TcpListener, Held) {
@@ -105,7 +114,7 @@ async fn ours(method: &str, parts: Vec<Vec<u8>>) -> Outcome {
     let (listener, held) = replica().await;
     let serving =
         spawn_local(async move { answer(&mut listener.accept().await.expect("a connection").0, &parts).await });
-    let sent = send(&Rc::default(), request(method, Full::from("1")), &Times::default(), held, CONNECT_TIMEOUT).await;
+    let sent = ask(&Rc::default(), request(method, Full::from("1")), held).await;
     let outcome = match sent {
         Ok(answer) => {
             let (head, body) = answer.into_parts();
@@ -118,6 +127,8 @@ async fn ours(method: &str, parts: Vec<Vec<u8>>) -> Outcome {
 }
 
 async fn hypers(method: &str, parts: Vec<Vec<u8>>) -> Outcome {
+    let request = http::Request::builder().method(method).uri("/score").header(HOST, "model");
+    let request = request.body(Full::<Bytes>::from("1")).expect("a request");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("an address");
     let serving =
@@ -126,7 +137,7 @@ async fn hypers(method: &str, parts: Vec<Vec<u8>>) -> Outcome {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
     spawn_local(async move { drop(connection.await) });
-    let outcome = match sender.send_request(request(method, Full::<Bytes>::from("1"))).await {
+    let outcome = match sender.send_request(request).await {
         Ok(answer) => {
             let (head, body) = answer.into_parts();
             body.collect().await.map(|body| (head, body.to_bytes())).map_err(drop)
@@ -138,7 +149,7 @@ async fn hypers(method: &str, parts: Vec<Vec<u8>>) -> Outcome {
 }
 
 /// But for those that end at each connection, which are not handed on here and are by hyper.
-fn fields(headers: &http::HeaderMap) -> Vec<(String, String)> {
+fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
     let ends_here = ["connection", "transfer-encoding", "keep-alive", "trailer"];
     let mut fields: Vec<_> = headers
         .iter()
@@ -226,7 +237,7 @@ fn heads_and_what_stands_between_chunks_have_limits() {
 #[test]
 fn fields_that_connection_names_end_here_but_for_those_that_say_what_it_is() {
     let answer = "HTTP/1.1 200 OK\r\nConnection: X-Private, content-type, close\r\nx-private: 1\r\nContent-Type: a/b\r\n\
-                  Keep-Alive: 5\r\nProxy-Authenticate: x\r\nx-kept: 1\r\nContent-Length: 0\r\n\r\n";
+                  Keep-Alive: 5\r\nProxy-Authenticate: x\r\nx-kept: 1\r\nX-Unwanted: 1\r\nContent-Length: 0\r\n\r\n";
     let (_, fields, _) = local(ours("POST", vec![answer.as_bytes().to_vec()])).expect("an answer");
     let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["content-length", "content-type", "x-kept"]);
@@ -248,15 +259,13 @@ fn requests_are_framed_by_the_body_there_is() {
                 stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("an answer");
                 text
             });
-            let sent = send(&Rc::default(), request, &Times::default(), held, CONNECT_TIMEOUT).await;
+            let sent = ask(&Rc::default(), request, held).await;
             assert!(sent.is_ok());
             serving.await.expect("a request")
         })
     };
-    let mut claimed = request("POST", Parts(vec!["hello", "", " world, and more"]));
-    claimed.headers_mut().insert("content-length", HeaderValue::from_static("3"));
     assert_eq!(
-        sent(claimed),
+        sent(request("POST", Parts(vec!["hello", "", " world, and more"]))),
         "POST /score?a=b HTTP/1.1\r\nhost: model\r\nx-a: 1\r\ntransfer-encoding: chunked\r\n\r\n\
          5\r\nhello\r\n10\r\n world, and more\r\n0\r\n\r\n"
     );
@@ -293,8 +302,7 @@ fn a_connection_is_used_again_unless_something_is_left_on_it() {
             let pool = Rc::default();
             for _ in 0..2 {
                 let held = Shared(Rc::clone(&held));
-                let sent =
-                    send(&pool, request("POST", Full::from("1")), &Times::default(), held, CONNECT_TIMEOUT).await;
+                let sent = ask(&pool, request("POST", Full::from("1")), held).await;
                 assert!(sent.ok().expect("an answer").into_body().collect().await.is_ok(), "{answer:?}");
             }
             serving.await.expect("two requests")
@@ -325,7 +333,7 @@ fn an_answer_that_comes_before_the_request_is_whole_is_read_to_its_end() {
         });
         // More than the sockets hold.
         let body = Full::from(vec![0; 32 << 20]);
-        let answer = send(&Rc::default(), request("POST", body), &Times::default(), held, CONNECT_TIMEOUT).await;
+        let answer = ask(&Rc::default(), request("POST", body), held).await;
         let answer = answer.ok().expect("an answer");
         let status = answer.status();
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
@@ -340,10 +348,10 @@ fn a_request_is_handed_back_whole_if_nothing_of_it_was_sent() {
     let failure = local(async {
         let (listener, held) = replica().await;
         drop(listener);
-        send(&Rc::default(), request("POST", Full::from("hello")), &Times::default(), held, CONNECT_TIMEOUT).await
+        ask(&Rc::default(), request("POST", Full::from("hello")), held).await
     });
-    let Err(Failure::Unsent { request, cause: ConnectError::Io(_), .. }) = failure else { panic!("it was sent") };
-    assert_eq!(request.body().size_hint().exact(), Some(5));
+    let Err(Failure::Unsent { body, cause: ConnectError::Io(_), .. }) = failure else { panic!("it was sent") };
+    assert_eq!(body.size_hint().exact(), Some(5));
 }
 
 /// A body of chunks, cut anyhow.
