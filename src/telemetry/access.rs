@@ -212,8 +212,9 @@ fn push_name(out: &mut Vec<u8>, name: &str) {
 fn push_text(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
     let Some(text) = text else { return };
     push_name(out, name);
-    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-    if text.bytes().all(is_plain) {
+    // Looks at every byte, so that the compiler can look at many at once.
+    let has_special = |found, byte| found | (byte < b' ') | (byte == b'"') | (byte == b'\\');
+    if !text.bytes().fold(false, has_special) {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
