@@ -21,24 +21,50 @@ CONFINED = ("--read-only", "--cap-drop", "ALL", "--user", str(USER), "--security
 HTTPS, ADMIN = 8443, 8900
 
 
+MAIN = """
+include = ["services/*.toml"]
+[frontend]
+https = "0.0.0.0:{https}"
+{settings}
+[admin]
+listen = "0.0.0.0:{admin}"
+token_file = "secrets/admin-token"
+[[cname]]
+name = "{cname}"
+cert_pem = "certs/tls.crt"
+key_pem = "certs/tls.key"
+"""
+SERVICE = """
+[[service]]
+name = "iris"
+primary_key_sha256 = "{key}"
+max_queue_wait = "10s"
+max_queue = 1000
+health_interval = "1s"
+replicas = [{replicas}]
+"""
+
+
 class Volume:
-    """A Secret or ConfigMap as it is mounted."""
+    """A projected volume, as the chart mounts it: ConfigMaps and Secrets in one directory. Files are named by their paths."""
 
     def __init__(self, directory, files):
-        self.directory, self.versions = directory, itertools.count(1)
+        self.directory, self.files, self.versions = directory, {}, itertools.count(1)
         directory.mkdir(parents=True)
         self.swap(files)
-        for name in files:
+        for name in {file.split("/")[0] for file in files}:
             (directory / name).symlink_to(f"..data/{name}")
 
     def swap(self, files):
-        """All of its files at once, as the kubelet does it."""
+        """These files become others, all at once, as the kubelet does it."""
+        self.files |= files
         version = self.directory / f"..version_{next(self.versions)}"
-        version.mkdir()
-        for name, text in files.items():
-            (version / name).write_text(text)
-            (version / name).chmod(0o440)
-        for path in (version, *version.iterdir()):
+        for name, text in self.files.items():
+            file = version / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+            file.chmod(0o440)
+        for path in (version, *version.rglob("*")):
             os.chown(path, 0, USER)
         link = self.directory / "..data_tmp"
         link.symlink_to(version.name)
@@ -46,68 +72,45 @@ class Volume:
 
 
 class Cluster:
-    """What all front ends of a cluster read: a Secret with the certificate, one with the token, a ConfigMap."""
+    """The environment that all front ends of a cluster read."""
 
     def __init__(self, directory, pair, settings=""):
         self.key, self.token = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-        self.settings, self.replicas, self.directory = settings, [], directory
-        self.certificate = Volume(directory / "tls", self.tls(pair))
-        self.admin_token = Volume(directory / "token", {"token": self.token})
-        self.config = Volume(directory / "config", self.text())
-        directory.chmod(0o755)
+        self.replicas, self.directory = [], directory / "environment"
+        main = MAIN.format(https=HTTPS, admin=ADMIN, cname=CNAME, settings=settings)
+        self.volume = Volume(self.directory, {
+            "scorefront.toml": main, "services/none.toml": "", "secrets/admin-token": self.token, **self.tls(pair)})
 
     @staticmethod
     def tls(pair):
-        return {"tls.crt": pair.cert_text, "tls.key": pair.key_text}
+        return {"certs/tls.crt": pair.cert_text, "certs/tls.key": pair.key_text}
 
-    def text(self):
-        replicas = ", ".join(f'"http://{replica}"' for replica in self.replicas)
-        service = f"""
-[[service]]
-name = "iris"
-primary_key_sha256 = "{hashlib.sha256(self.key.encode()).hexdigest()}"
-max_queue_wait = "10s"
-max_queue = 1000
-health_interval = "1s"
-replicas = [{replicas}]
-""" if self.replicas else ""
-        return {"scorefront.toml": f"""
-[frontend]
-https = "0.0.0.0:{HTTPS}"
-{self.settings}
-[admin]
-listen = "0.0.0.0:{ADMIN}"
-token_file = "/etc/scorefront/token/token"
-[[cname]]
-name = "{CNAME}"
-cert_pem = "/etc/scorefront/tls/tls.crt"
-key_pem = "/etc/scorefront/tls/tls.key"
-{service}"""}
+    def renew(self, pair):
+        self.volume.swap(self.tls(pair))
 
     def serve_from(self, replicas):
         """Has the service run by these replicas from now on."""
         self.replicas = list(replicas)
-        self.config.swap(self.text())
-
-    @property
-    def mounts(self):
-        kinds = [("config", "config"), ("tls", "tls"), ("token", "token")]
-        return [word for kind, place in kinds
-                for word in ("--volume", f"{self.directory / kind}:/etc/scorefront/{place}:ro")]
+        addresses = ", ".join(f'"http://{replica}"' for replica in self.replicas)
+        key = hashlib.sha256(self.key.encode()).hexdigest()
+        self.volume.swap({"services/iris.toml": SERVICE.format(key=key, replicas=addresses)})
 
 
 class FrontEnd(Container):
     def __init__(self, stack, name, image, cluster, networks=(), options=()):
-        self.cluster, self.image, self.options = cluster, image, (*CONFINED, *cluster.mounts, *options)
-        super().__init__(stack, name, image, *self.command, options=self.options, networks=networks)
-
-    command = ("serve", "--config", "/etc/scorefront/config/scorefront.toml")
+        self.cluster, self.image = cluster, image
+        self.options = (*CONFINED, "--volume", f"{cluster.directory}:/etc/scorefront:ro", *options)
+        super().__init__(stack, name, image, options=self.options, networks=networks)
 
     def replace(self):
         """Stops it as an orchestrator does, and starts a new one in its place."""
         status = self.stop()
         expect(status == 0, f"{self.name} exits with {status} when it is stopped:\n{self.logs()[1][-3000:]}")
-        self.again(self.image, *self.command, options=self.options)
+        self.start_anew()
+
+    def start_anew(self):
+        """A new container in the place of the old one, whatever became of that."""
+        self.again(self.image, options=self.options)
 
     @property
     def admin(self):

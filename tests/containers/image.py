@@ -74,16 +74,17 @@ def takes_little(front):
 def is_healthy(front):
     wait_until("the engine says that it is healthy", lambda: front.state["Health"]["Status"] == "healthy", 30)
     # Without its certificate it is not to be sent calls; a new one mends that.
-    pair = {name: (front.cluster.certificate.directory / name).read_text() for name in ("tls.crt", "tls.key")}
-    front.cluster.certificate.swap({**pair, "tls.key": "nothing\n"})
-    front.again(front.image, *front.command, options=front.options)
+    volume = front.cluster.volume
+    key = volume.files["certs/tls.key"]
+    volume.swap({"certs/tls.key": "nothing\n"})
+    front.start_anew()
     said = wait_until("health says why not",
                       lambda: (found := front.execute("/usr/local/bin/scorefront", "health")).stdout and found)
     expect(said.returncode == 1 and "no certificate is loaded" in said.stdout, f"health says {said}")
     alive = front.execute("/usr/local/bin/scorefront", "health", "--live")
     expect(alive.returncode == 0, f"health --live says {alive}")
     wait_until("the engine says that it is unhealthy", lambda: front.state["Health"]["Status"] == "unhealthy", 60)
-    front.cluster.certificate.swap(pair)
+    volume.swap({"certs/tls.key": key})
     front.wait_until_ready()
     wait_until("the engine says that it is healthy again", lambda: front.state["Health"]["Status"] == "healthy", 30)
     done("its health check says healthy, why it is not, and healthy again")
@@ -106,7 +107,7 @@ def stops_as_first_process(stack, image, arguments, authority, network):
     expect(status == 0, f"after SIGTERM as process 1 it exits with {status}:\n{front.logs()[1][-2000:]}")
     expect("stopped; nothing was cut" in front.logs()[1], f"it says\n{front.logs()[1][-2000:]}")
 
-    front.again(image, *front.command, options=front.options)
+    front.start_anew()
     front.wait_until_ready()
     with call(arguments, authority, front, cluster):
         front.signal("TERM")

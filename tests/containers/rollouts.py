@@ -46,7 +46,7 @@ class Site:
         self.authority = Authority(arguments.directory / "authority")
         self.callers, self.models = Network(stack, "callers"), Network(stack, "models")
         pair = self.authority.pair("first")
-        directory = arguments.directory / "site"
+        directory = arguments.directory / f"site{milliseconds}"
         self.cluster = Cluster(directory / "files", pair,
                                f'drain_grace = "{GRACE}s"\ndrain_timeout = "30s"\n[defaults]\n'
                                f'scoring_timeout = "{SCORING_TIMEOUT}s"\n')
@@ -155,7 +155,7 @@ def replace_replica(site, replica):
 
 
 def swap_secret(site, pair):
-    site.cluster.certificate.swap(site.cluster.tls(pair))
+    site.cluster.renew(pair)
     for front in site.fronts:
         def serves():
             [certificate] = front.admin.get("/v1/certificates")["certificates"]

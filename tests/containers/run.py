@@ -25,13 +25,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import engine
+from compose import compose
 from engine import Failed
 from image import image
 from images import Bases
 from rollouts import cut_off, rollouts
 from support import ROOT
 
-PARTS = {"image": image, "rollouts": rollouts, "cut-off": cut_off}
+PARTS = {"image": image, "rollouts": rollouts, "cut-off": cut_off, "compose": compose}
 
 
 def main():
@@ -41,7 +42,7 @@ def main():
     arguments = parser.parse_args()
     kept = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "containers"
     kept.mkdir(parents=True, exist_ok=True)
-    bases = Bases(kept)
+    bases = arguments.bases = Bases(kept)
     arguments.tests = Path(__file__).resolve().parent
     begun = time.monotonic()
     # Others than root look into it.
