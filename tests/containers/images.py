@@ -19,9 +19,10 @@ from support import ROOT, expect, must
 SUITE = "bookworm"
 # What the containers of these tests run besides scorefront, and what Rust needs to link.
 PACKAGES = ["ca-certificates", "gcc", "haproxy", "libc6-dev", "openssl", "python3", "python3-venv"]
-# Where no other is written.
+SYSTEMD_PACKAGES = ["adduser", "systemd-sysv"]
 MIRROR = "http://deb.debian.org/debian"
 MODEL = ROOT / "deploy/compose/model"
+STAGE = "scorefront-test/stage:latest"
 
 
 def tag(name, *made_from):
@@ -46,14 +47,14 @@ class Bases:
     def __init__(self, directory):
         self.directory = directory
 
-    def root(self):
+    def root(self, packages=PACKAGES):
         """Debian's files, in a directory that is kept for the next run."""
-        folder = self.directory / f"{SUITE}-{hashlib.sha256(' '.join(PACKAGES).encode()).hexdigest()[:12]}"
+        folder = self.directory / f"{SUITE}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:12]}"
         if not (folder / "made").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            must(["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, folder / "root",
-                  os.environ.get("DEBIAN_MIRROR", MIRROR)], timeout=900)
+            must(["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", SUITE, folder / "root",
+                  MIRROR], timeout=900)
             (folder / "made").touch()
         return folder / "root"
 
@@ -62,6 +63,13 @@ class Bases:
         image = tag("debian", SUITE, PACKAGES)
         if not engine.has_image(image):
             import_tree(image, "--directory", self.root(), "--exclude=./var/cache/apt/archives/*.deb", ".")
+        return image
+
+    def systemd(self):
+        """Debian as it runs on a machine, for the package."""
+        image = tag("systemd", SUITE, SYSTEMD_PACKAGES)
+        if not engine.has_image(image):
+            import_tree(image, "--directory", self.root(SYSTEMD_PACKAGES), "--exclude=./var/cache/apt/archives/*.deb", ".")
         return image
 
     def run_image(self):
@@ -124,8 +132,13 @@ class Bases:
         """The image under test: of the Dockerfile, or of a program that is there already, for whoever works on the tests."""
         image = f"{engine.RUN}:latest"
         if not binary:
-            engine.build(image, ROOT, "--build-arg", f"BUILD_IMAGE={self.build_image()}", "--build-arg",
-                         f"RUN_IMAGE={self.run_image()}", "--build-arg", "VERSION=0.1.0-test")
+            bases = ["--build-arg", f"BUILD_IMAGE={self.build_image()}", "--build-arg", f"RUN_IMAGE={self.run_image()}"]
+            # Its first stage by itself: what was built stays for the next run, and only the last of it.
+            before = engine.run("image", "inspect", "--format", "{{.Id}}", STAGE).stdout.strip()
+            engine.build(STAGE, ROOT, "--target", "build", *bases)
+            engine.build(image, ROOT, *bases, "--build-arg", "VERSION=0.1.0-test")
+            if before and before != engine.docker("image", "inspect", "--format", "{{.Id}}", STAGE):
+                engine.run("image", "rm", before)
             return image
         # The last stage of the same file, with the program in the place of the first.
         with tempfile.TemporaryDirectory(dir=self.directory) as context:

@@ -10,7 +10,8 @@
     Secret of the certificate are replaced twice under load, and no call fails;
   * cut-off: the network between the front ends and one replica's host is cut; only the calls in its hands fail;
   * compose: the example of deploy/compose, with real model servers, by its one command;
-  * package: the Debian package is installed on a Debian, and everything is where it says.
+  * package: the Debian package is installed on a Debian, and everything is where it says, and systemd runs it as its unit says (the
+    package is made beforehand: deploy/debian/package.sh);
 
 Needs root, a running Docker engine, docker-compose, debootstrap, openssl, curl, strip and cargo. With --program the image is
 made of that program in place of a build, which takes minutes; base images are kept in target/containers for the next run.
@@ -29,10 +30,11 @@ from compose import compose
 from engine import Failed
 from image import image
 from images import Bases
+from package import package
 from rollouts import cut_off, rollouts
 from support import ROOT
 
-PARTS = {"image": image, "rollouts": rollouts, "cut-off": cut_off, "compose": compose}
+PARTS = {"image": image, "rollouts": rollouts, "cut-off": cut_off, "compose": compose, "package": package}
 
 
 def main():
