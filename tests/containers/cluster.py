@@ -56,8 +56,8 @@ class Volume:
             (directory / name).symlink_to(f"..data/{name}")
 
     def swap(self, files):
-        """These files become others, all at once, as the kubelet does it."""
-        self.files |= files
+        """These files become others, all at once, as the kubelet does it; None is one that is no more."""
+        self.files = {name: text for name, text in (self.files | files).items() if text is not None}
         version = self.directory / f"..version_{next(self.versions)}"
         for name, text in self.files.items():
             file = version / name

@@ -26,6 +26,7 @@ def image(arguments, stack, image):
     starts_soon(front)
     takes_little(front)
     is_healthy(front)
+    outlives_half_a_secret(front)
     stops_as_first_process(stack, image, arguments, authority, network)
     counts_its_cpus(stack, image, cluster, network)
 
@@ -88,6 +89,21 @@ def is_healthy(front):
     front.wait_until_ready()
     wait_until("the engine says that it is healthy again", lambda: front.state["Health"]["Status"] == "healthy", 30)
     done("its health check says healthy, why it is not, and healthy again")
+
+
+def outlives_half_a_secret(front):
+    """A Secret without tls.key: what was served before goes on, and the log and a metric say so."""
+    volume = front.cluster.volume
+    key = volume.files["certs/tls.key"]
+    volume.swap({"certs/tls.key": None})
+    taken = "scorefront_certificate_last_reload_success"
+    wait_until("the metric says that it is not taken", lambda: front.metric(taken) == 0)
+    said = [line for line in front.logs()[1].splitlines() if "not taken" in line and "certs/tls.key" in line]
+    expect(said, f"the log does not say that tls.key is missing:\n{front.logs()[1][-2000:]}")
+    expect(front.is_ready(), "it is not ready any more")
+    volume.swap({"certs/tls.key": key})
+    wait_until("the metric says that all is well", lambda: front.metric(taken) == 1)
+    done(f"a Secret without tls.key is not taken, and it serves on: {json.loads(said[0])['message'][:100]}…")
 
 
 def stops_as_first_process(stack, image, arguments, authority, network):

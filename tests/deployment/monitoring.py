@@ -116,8 +116,9 @@ def find_promtool(arguments):
     if not (folder / "usr/bin/promtool").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        downloaded = run(["apt-get", "download", "-q", "prometheus"], cwd=folder)
-        expect(downloaded.returncode == 0, f"apt-get download prometheus: {downloaded.stderr}")
+        if run(["apt-get", "download", "-q", "prometheus"], cwd=folder).returncode:
+            must(["apt-get", "update", "-q"])
+            must(["apt-get", "download", "-q", "prometheus"], cwd=folder)
         [archive] = folder.glob("prometheus_*.deb")
         must(["dpkg-deb", "--extract", archive, folder])
     return folder / "usr/bin/promtool"
