@@ -67,6 +67,8 @@ ALL = {
     "podDisruptionBudget": {"maxUnavailable": "34%"},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
 }
+# What front ends share, which is a table of its own.
+SHARED = {**LEAST, "cluster": {"enabled": True}}
 NONE = {
     "serviceAccount": {"create": False}, "podDisruptionBudget": {"enabled": False}, "networkPolicy": {"enabled": False},
     "service": {"type": "ClusterIP"}, "fullnameOverride": "fe", "replicaCount": 1,
@@ -117,17 +119,17 @@ def objects(text):
 def chart(arguments, _stack):
     helm = Helm(arguments.directory)
     version = must([helm.program, "version", "--short"], env=helm.environment).strip()
-    for name, values in (("nothing", {}), ("the least", LEAST), ("all", ALL), ("none", NONE)):
+    for name, values in (("nothing", {}), ("the least", LEAST), ("all", ALL), ("shared", SHARED), ("none", NONE)):
         (arguments.directory / "lint.yaml").write_text(json.dumps(values))
         linted = helm("lint", CHART, "--strict", "--values", arguments.directory / "lint.yaml")
         expect(linted.returncode == 0, f"helm lint with {name}:\n{linted.stdout}{linted.stderr}")
     for values, word in REFUSED:
         rendered = helm.render(values)
         expect(rendered.returncode != 0 and word in rendered.stderr, f"{values} is taken:\n{rendered.stderr}")
-    done(f"helm {version}: lint with 4 sets of values; {len(REFUSED)} that are wrong are refused")
+    done(f"helm {version}: lint with 5 sets of values; {len(REFUSED)} that are wrong are refused")
 
     kinds = set()
-    for values in ({}, LEAST, ALL, NONE):
+    for values in ({}, LEAST, ALL, SHARED, NONE):
         found = helm.objects(values)
         for one in found:
             is_valid(one)

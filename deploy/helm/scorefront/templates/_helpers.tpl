@@ -32,6 +32,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "%s-admin" (include "scorefront.fullname" .)) .Values.admin.tokenSecretName }}
 {{- end }}
 
+{{- define "scorefront.clusterSecret" -}}
+{{- default (printf "%s-cluster" (include "scorefront.fullname" .)) .Values.cluster.secretName }}
+{{- end }}
+
 {{- define "scorefront.modelNamespaces" -}}
 {{- .Values.modelNamespaces | default (list .Release.Namespace) | uniq | sortAlpha | toJson }}
 {{- end }}
@@ -66,6 +70,13 @@ ticket_keys = "secrets/ticket-keys"
 [admin]
 listen = "0.0.0.0:8900"
 token_file = "secrets/admin-token"
+{{- if .Values.cluster.enabled }}
+
+[cluster]
+listen = "0.0.0.0:8444"
+secret_file = "secrets/cluster"
+dns = "{{ include "scorefront.fullname" . }}-peers.{{ .Release.Namespace }}.svc:8444"
+{{- end }}
 {{- range .Values.cnames }}
 
 [[cname]]
