@@ -10,8 +10,8 @@ import itertools
 import os
 import secrets
 
-from engine import Container, expect, wait_until
-from support import CNAME, Admin, Failed
+from engine import Container
+from support import CNAME, Admin, Failed, expect, wait_until
 
 # Who the image runs as.
 USER = 65532

@@ -5,8 +5,7 @@ import os
 import socket
 
 import engine
-from engine import expect, wait_until
-from support import CNAME, ROOT, Admin, done, must, run
+from support import CNAME, ROOT, Admin, done, expect, must, run, wait_until
 
 EXAMPLE = ROOT / "deploy/compose"
 KEY = "compose-example-key"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "management"))
 
-from support import Failed, expect, wait_until  # noqa: E402,F401
+from support import Failed, expect  # noqa: E402
 
 # Of everything one run makes, so that two runs do not meet.
 RUN = f"scorefront-test-{uuid.uuid4().hex[:8]}"
@@ -31,10 +31,9 @@ def has_image(tag):
     return run("image", "inspect", tag).returncode == 0
 
 
-def build(tag, context, *words, dockerfile=None, timeout=3000):
+def build(tag, context, *words):
     """Builds an image without any network; everything it takes is in its base images."""
-    file = ["--file", dockerfile] if dockerfile else []
-    return docker("build", "--network", "none", "--tag", tag, *file, *words, context, timeout=timeout)
+    return docker("build", "--network", "none", "--tag", tag, *words, context, timeout=3000)
 
 
 class Network:

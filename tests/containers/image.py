@@ -8,8 +8,8 @@ import time
 from datetime import datetime
 
 from cluster import CONFINED, HTTPS, USER, Cluster, FrontEnd
-from engine import Container, Network, docker, expect, run, wait_until
-from support import CNAME, Authority, done
+from engine import Container, Network, docker, run
+from support import CNAME, Authority, done, expect, wait_until
 
 MIB = 1024 * 1024
 # The bar of the image, and of what is published in README.md.

@@ -4,8 +4,8 @@ import json
 import re
 import time
 
-from engine import Container, Network, expect, wait_until
-from support import CNAME, ROOT, Authority, done, must
+from engine import Container, Network
+from support import CNAME, ROOT, Authority, done, expect, must, wait_until
 
 # What systemd needs of the engine to be the first process; the unit then takes all of it away from scorefront.
 MACHINE = ["--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",

@@ -5,8 +5,8 @@ import json
 import time
 
 from cluster import ADMIN, HTTPS, Cluster, FrontEnd
-from engine import Container, Network, expect, wait_until
-from support import CNAME, Authority, done
+from engine import Container, Network
+from support import CNAME, Authority, done, expect, wait_until
 
 FRONTS, REPLICAS, ROUNDS = 3, 4, 2
 PORT = 5001

@@ -27,12 +27,11 @@ from pathlib import Path
 
 import engine
 from compose import compose
-from engine import Failed
 from image import image
 from images import Bases
 from package import package
 from rollouts import cut_off, rollouts
-from support import ROOT
+from support import ROOT, Failed
 
 PARTS = {"image": image, "rollouts": rollouts, "cut-off": cut_off, "compose": compose, "package": package}
 
