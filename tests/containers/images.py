@@ -38,6 +38,11 @@ def import_tree(image, *tar_words, settings=()):
                           timeout=900, check=False)
     tar.stdout.close()
     expect(tar.wait() == 0 and done.returncode == 0, f"{image} cannot be imported: {done.stderr}")
+    # Only the newest of each is kept for the next run.
+    name = image.split(":")[0]
+    for other in engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", name).split():
+        if other != image:
+            engine.run("image", "rm", other)
     return image
 
 
