@@ -4,6 +4,7 @@
 //! thread for everything operators ask ([`crate::admin`]), and one that follows the files ([`crate::reload`]). This file
 //! is the only place that knows all parts.
 
+mod pulse;
 mod tend;
 mod worker;
 
@@ -19,6 +20,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
+use self::pulse::Pulse;
 use crate::admin::{self, Admin, SharedToken, SharedTransport};
 use crate::config::{AdminListen, Config};
 use crate::environment::Environment;
@@ -68,6 +70,7 @@ pub struct FrontEnd {
     workers_alive: mpsc::Receiver<()>,
     workers: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
+    pulses: Vec<Pulse>,
     reload: Option<reload::Handle>,
     config: Arc<ArcSwap<Config>>,
 }
@@ -106,13 +109,17 @@ impl FrontEnd {
             workers_alive,
             workers: Vec::new(),
             control: None,
+            pulses: Vec::new(),
             reload: None,
             config: Arc::clone(&shared_config),
         };
         let mut http_listeners = http_listeners.into_iter();
         for (index, https) in https_listeners.into_iter().enumerate() {
+            let (pulse, asked) = pulse::pair();
+            front_end.pulses.push(pulse);
             let setup = worker::Setup {
                 index,
+                asked,
                 https,
                 http: http_listeners.next(),
                 terminator: terminator.clone(),
@@ -155,7 +162,10 @@ impl FrontEnd {
             bound: callers,
             main,
         });
+        let (pulse, asked) = pulse::pair();
+        front_end.pulses.push(pulse);
         front_end.control = Some(start_thread("control".to_owned(), |runtime| {
+            runtime.spawn_local(asked.answer());
             runtime.spawn_local(tend::tend(tended, catalog_changed));
             runtime.block_on(admin.serve(admin_listener));
             // A name that is being looked up is not waited for.
@@ -177,6 +187,16 @@ impl FrontEnd {
     /// What follows the files.
     pub fn reload(&self) -> Option<reload::Handle> {
         self.reload.clone()
+    }
+
+    /// Whether every thread that serves still turns: each has to answer. Waits for ever for one that is stuck.
+    pub async fn is_turning(&self) -> bool {
+        for pulse in &self.pulses {
+            if !pulse.beats().await {
+                return false;
+            }
+        }
+        true
     }
 
     /// No longer ready, but connections are still taken.

@@ -18,6 +18,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, timeout};
 
 use super::AccessOutput;
+use super::pulse::Asked;
 use crate::connection;
 use crate::listener;
 use crate::scoring::caller::Caller;
@@ -34,6 +35,7 @@ const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// What a worker thread is given.
 pub(super) struct Setup {
     pub(super) index: usize,
+    pub(super) asked: Asked,
     pub(super) https: StdListener,
     pub(super) http: Option<StdListener>,
     pub(super) terminator: Terminator,
@@ -56,7 +58,7 @@ pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
 }
 
 async fn serve(worker: &Rc<Worker>, setup: Setup) {
-    let Setup { https, http, terminator, mut phases, _alive, .. } = setup;
+    let Setup { asked, https, http, terminator, mut phases, _alive, .. } = setup;
     let thread = Rc::new(Thread {
         worker: Rc::clone(worker),
         terminator,
@@ -67,6 +69,7 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     let pool = Rc::clone(&worker.pool);
     spawn_local(async move { pool.sweep().await });
     spawn_local(flush_access_log(Rc::clone(worker)));
+    spawn_local(asked.answer());
 
     let mut accepting = Vec::new();
     for (listener, transport) in [(Some(https), Transport::Tls), (http, Transport::Plain)] {
