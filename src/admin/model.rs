@@ -178,7 +178,7 @@ pub struct Kubernetes {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum KubernetesPort {
-    Number(#[schema(minimum = 1)] u16),
+    Number(u16),
     Name(String),
 }
 

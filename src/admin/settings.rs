@@ -441,7 +441,7 @@ mod tests {
             path in maybe("/[a-z]{1,8}"),
             health_path in maybe("/[a-z]{1,8}"),
             replicas in replicas(),
-            dns in any::<bool>(),
+            source in 0..4usize,
             concurrent in maybe(0..100u64),
             interval in maybe(0..100_000u64),
             timeout in maybe(1..100_000u64),
@@ -450,8 +450,13 @@ mod tests {
                 protocol: protocol.map(str::to_owned),
                 path,
                 health_path,
-                replicas: (!dns).then_some(replicas),
-                dns: dns.then(|| "models.svc:5001".to_owned()),
+                replicas: (source == 0).then_some(replicas),
+                dns: (source == 1).then(|| "models.svc:5001".to_owned()),
+                kubernetes: (source > 1).then(|| Kubernetes {
+                    namespace: Some("models".to_owned()),
+                    service: "churn".to_owned(),
+                    port: [KubernetesPort::Number(5001), KubernetesPort::Name("http".to_owned())][source - 2].clone(),
+                }),
                 max_concurrent_requests_per_container: concurrent,
                 health_interval_ms: interval,
                 health_timeout_ms: timeout,
@@ -509,6 +514,7 @@ mod tests {
                 health_path: only.health_path,
                 replicas: only.replicas,
                 dns: only.dns,
+                kubernetes: only.kubernetes,
                 deployments: several,
                 ..ServiceSettings::default()
             }

@@ -84,10 +84,15 @@ impl Arguments {
         }
         patch.retain(|field, value| field != "deployments" || value.is_null());
         // Replicas are listed or looked up, not both.
-        for (given, other) in [("replicas", "dns"), ("dns", "replicas")] {
-            if patch.get(given).is_some_and(|value| !value.is_null()) {
+        const SOURCES: [&str; 3] = ["replicas", "dns", "kubernetes"];
+        if SOURCES.iter().any(|source| patch.get(*source).is_some_and(|value| !value.is_null())) {
+            for other in SOURCES {
                 patch.entry(other).or_insert(Value::Null);
             }
+        }
+        // A namespace that is not written is the front end's own, and not the one that was written before.
+        if let Some(kubernetes) = patch.get_mut("kubernetes").and_then(Value::as_object_mut) {
+            kubernetes.entry("namespace").or_insert(Value::Null);
         }
         if patch.is_empty() && self.deployments().is_none() {
             Err(WrongUsage::new("nothing to change: name a setting, such as --scoring-timeout 5s"))?;
