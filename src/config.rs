@@ -29,8 +29,8 @@ pub use overlay::Overlay;
 pub use protocol::Paths;
 pub use source::open_regular;
 pub use value::{
-    CnamePattern, DnsTarget, EnvironmentName, KeyHash, KubernetesName, KubernetesPort, KubernetesTarget, ReplicaAddress,
-    ServiceName, StickyBy,
+    CnamePattern, DnsTarget, EnvironmentName, KeyHash, KubernetesName, KubernetesPort, KubernetesTarget,
+    ReplicaAddress, ServiceName, StickyBy,
 };
 
 /// The whole configuration of one front end: `scorefront.toml` and the files it includes.

@@ -147,7 +147,9 @@ pub fn merged(before: &ServiceSettings, patch: Map<String, Json>) -> Result<Serv
     for deployment in patch.get("deployments").and_then(Json::as_array).into_iter().flatten() {
         refuse_unknown(deployment.as_object().unwrap_or(&Map::new()), DEPLOYMENT_FIELDS)?;
     }
-    for one in patch.get("deployments").and_then(Json::as_array).into_iter().flatten().chain([&Json::Object(patch.clone())]) {
+    for one in
+        patch.get("deployments").and_then(Json::as_array).into_iter().flatten().chain([&Json::Object(patch.clone())])
+    {
         if let Some(kubernetes) = one.get("kubernetes").and_then(Json::as_object) {
             refuse_unknown(kubernetes, &["namespace", "service", "port"])?;
         }
@@ -385,10 +387,13 @@ impl Plain for Kubernetes {
             table.insert("namespace", Value::from(namespace.as_str()));
         }
         table.insert("service", Value::from(self.service.as_str()));
-        table.insert("port", match &self.port {
-            KubernetesPort::Number(number) => Value::from(i64::from(*number)),
-            KubernetesPort::Name(name) => Value::from(name.as_str()),
-        });
+        table.insert(
+            "port",
+            match &self.port {
+                KubernetesPort::Number(number) => Value::from(i64::from(*number)),
+                KubernetesPort::Name(name) => Value::from(name.as_str()),
+            },
+        );
         value(table)
     }
 }

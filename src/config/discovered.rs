@@ -5,8 +5,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Auth, Deployment, ErrorFormat, HealthChecks, Key, KubernetesName, KubernetesPort, KubernetesTarget, Location, Paths,
-    RequestLimits, Service, ServiceName, Source, defaults,
+    Auth, Deployment, ErrorFormat, HealthChecks, Key, KubernetesName, KubernetesPort, KubernetesTarget, Location,
+    Paths, RequestLimits, Service, ServiceName, Source, defaults,
 };
 
 /// `kubernetes.discover_services`, with `[defaults]` filled in: each Service of Kubernetes with these labels is a service.
@@ -49,11 +49,8 @@ impl Discovered {
     /// The service that `labelled` is.
     pub fn service(&self, labelled: &Labelled) -> Service {
         let Labelled { name, namespace, service, keys, created_at } = labelled;
-        let target = KubernetesTarget {
-            namespace: Some(namespace.clone()),
-            service: service.clone(),
-            port: self.port.clone(),
-        };
+        let target =
+            KubernetesTarget { namespace: Some(namespace.clone()), service: service.clone(), port: self.port.clone() };
         let auth = match &self.auth {
             Auth::Keys(_) if !keys.is_empty() => Auth::Keys(keys.clone()),
             common => common.clone(),
@@ -94,10 +91,13 @@ fn written(name: &ServiceName, target: &KubernetesTarget) -> toml::Table {
         kubernetes.insert("namespace".to_owned(), text(namespace));
     }
     kubernetes.insert("service".to_owned(), text(&target.service));
-    kubernetes.insert("port".to_owned(), match &target.port {
-        KubernetesPort::Number(number) => toml::Value::Integer((*number).into()),
-        KubernetesPort::Name(name) => text(name),
-    });
+    kubernetes.insert(
+        "port".to_owned(),
+        match &target.port {
+            KubernetesPort::Number(number) => toml::Value::Integer((*number).into()),
+            KubernetesPort::Name(name) => text(name),
+        },
+    );
     let mut table = toml::Table::new();
     table.insert("name".to_owned(), text(name));
     table.insert("kubernetes".to_owned(), toml::Value::Table(kubernetes));

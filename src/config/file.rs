@@ -347,7 +347,19 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
 }
 
 fn read_included(table: &mut Table<'_, '_>) -> Tables {
-    for key in ["include", "environment", "frontend", "tls", "reload", "admin", "limits", "dns", "kubernetes", "log", "defaults"] {
+    for key in [
+        "include",
+        "environment",
+        "frontend",
+        "tls",
+        "reload",
+        "admin",
+        "limits",
+        "dns",
+        "kubernetes",
+        "log",
+        "defaults",
+    ] {
         table.refuse(key, || {
             Problem::new(format!("`{key}` can stand in the main file only"))
                 .remedy("move it there; an included file holds [[service]] and [[cname]] tables")

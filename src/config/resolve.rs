@@ -282,7 +282,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 fn check_services_exist(file: &RawFile, start: &Location, diagnostics: &mut Diagnostics) {
-    if file.complete && file.services.is_empty() {
+    if file.complete && file.services.is_empty() && file.kubernetes.discover_services.is_absent() {
         let message = "there is no [[service]]: every scoring call is answered with 404";
         diagnostics.warning_with(start.clone(), message, "add one, or `include` the files that hold them");
     }

@@ -82,7 +82,8 @@ impl Cluster {
         let standing = self.standing.watch(question.watch, namespace.map_or("", KubernetesName::as_str));
         let known = Rc::new(RefCell::new(Namespace::new(Arc::clone(&standing))));
         let (access, heard) = (Rc::clone(&self.access), Rc::clone(&known));
-        let follow = async move { watch::watch(&access, &question, &standing, |slice| heard.borrow_mut().hear(slice)).await };
+        let follow =
+            async move { watch::watch(&access, &question, &standing, |slice| heard.borrow_mut().hear(slice)).await };
         let watched = Rc::new(Watched { known, task: spawn_local(follow).abort_handle() });
         namespaces.insert(key, Rc::downgrade(&watched));
         watched
@@ -158,9 +159,11 @@ impl Drop for Told<'_> {
 /// What is wrong, and what to do about it.
 fn explain(target: &KubernetesTarget, trouble: Trouble, found: &Found) -> String {
     match trouble {
-        Trouble::NoService => "no EndpointSlice is of this Service: there is no such Service in the namespace, or one without \
+        Trouble::NoService => {
+            "no EndpointSlice is of this Service: there is no such Service in the namespace, or one without \
                                a selector; correct its name"
-            .to_owned(),
+                .to_owned()
+        }
         Trouble::NoPort => {
             let ports = found.ports.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             let ports = if ports.is_empty() { "none" } else { &ports };

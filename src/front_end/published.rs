@@ -3,14 +3,14 @@
 //! The files are the state, and what they define wins. A service that Kubernetes names is written nowhere: it is there for
 //! as long as it is named.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::admin::{SharedToken, SharedTransport};
-use crate::config::{AdminListen, Config, Labelled};
+use crate::config::{AdminListen, Auth, Config, Labelled};
 use crate::environment::Environment;
 use crate::scoring::catalog::Catalog;
 use crate::telemetry::metrics::Metrics;
@@ -43,12 +43,15 @@ struct Said {
     labelled: Vec<Labelled>,
     /// Services that the files and Kubernetes name, as the log has them.
     overruled: BTreeMap<String, String>,
+    /// Services that nobody may call, as the log has them.
+    keyless: BTreeSet<String>,
 }
 
 impl Published {
     pub fn new(parts: Parts) -> Self {
         let files = parts.config.load_full();
-        let said = Mutex::new(Said { files, labelled: Vec::new(), overruled: BTreeMap::new() });
+        let said =
+            Mutex::new(Said { files, labelled: Vec::new(), overruled: BTreeMap::new(), keyless: BTreeSet::new() });
         Self { parts, said }
     }
 
@@ -82,8 +85,7 @@ impl Published {
         let config = said.together();
         let parts = &self.parts;
         let before = parts.catalog.load_full();
-        let catalog =
-            Arc::new(Catalog::new(&config, parts.https_port, &parts.metrics, Some(&before)));
+        let catalog = Arc::new(Catalog::new(&config, parts.https_port, &parts.metrics, Some(&before)));
         parts.config.store(config);
         parts.catalog.store(Arc::clone(&catalog));
         catalog.take_effect(&before);
@@ -102,11 +104,24 @@ impl Said {
         let overruled: BTreeMap<_, _> =
             overruled.map(|one| (one.name.to_string(), format!("{}/{}", one.namespace, one.service))).collect();
         for (service, kubernetes) in overruled.iter().filter(|(name, _)| !self.overruled.contains_key(*name)) {
-            tracing::warn!(service, kubernetes, "a file defines this service, and not the Service of Kubernetes that is called the same");
+            tracing::warn!(
+                service,
+                kubernetes,
+                "a file defines this service, and not the Service of Kubernetes that is called the same"
+            );
         }
+        self.overruled = overruled;
         let mut config = Config::clone(&self.files);
         config.services.extend(new.into_iter().map(|one| discovered.service(one)));
-        self.overruled = overruled;
+        let keyless = config.services.iter().filter(|service| service.auth == Auth::Keys(Vec::new()));
+        let keyless: BTreeSet<_> = keyless.map(|service| service.name.to_string()).collect();
+        for service in keyless.difference(&self.keyless) {
+            tracing::warn!(
+                service,
+                "it asks for a key and has none, so that nobody can call it; annotate its Service, or set primary_key_sha256 in kubernetes.discover_services"
+            );
+        }
+        self.keyless = keyless;
         Arc::new(config)
     }
 }

@@ -216,7 +216,8 @@ impl Others {
             self.labelled = wanted.map(|wanted| {
                 let followed = (Rc::clone(cluster), wanted.clone());
                 let (cluster, wanted, told) = (Rc::clone(cluster), wanted.clone(), Rc::clone(told));
-                let follow = async move { kubernetes::follow_labelled(&cluster, &wanted, |all| (told.labelled)(all)).await };
+                let follow =
+                    async move { kubernetes::follow_labelled(&cluster, &wanted, |all| (told.labelled)(all)).await };
                 (Task::of(follow), followed)
             });
         }

@@ -14,8 +14,12 @@ use crate::discovery::kubernetes::standing::WatchStanding;
 impl Snapshot {
     pub(super) fn kubernetes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         // While one takes the place of another there may be two of the same; the newer one counts.
-        let watches: BTreeMap<_, Arc<WatchStanding>> =
-            self.kubernetes.watches().into_iter().map(|watch| ((watch.watch, watch.namespace.clone()), watch)).collect();
+        let watches: BTreeMap<_, Arc<WatchStanding>> = self
+            .kubernetes
+            .watches()
+            .into_iter()
+            .map(|watch| ((watch.watch, watch.namespace.clone()), watch))
+            .collect();
         let rows = || watches.values().map(|watch| ([("watch", watch.watch), ("namespace", &*watch.namespace)], watch));
         for (name, help, value) in [
             (
@@ -28,11 +32,7 @@ impl Snapshot {
                 "When what is known of Kubernetes was last known to be so",
                 WatchStanding::heard_at,
             ),
-            (
-                "kubernetes_watch_objects",
-                "Objects that are known of",
-                |watch| u64::try_from(watch.objects()).ok(),
-            ),
+            ("kubernetes_watch_objects", "Objects that are known of", |watch| u64::try_from(watch.objects()).ok()),
         ] {
             let mut family = gauge(encoder, name, help)?;
             for (labels, watch) in rows() {

@@ -94,9 +94,7 @@ async fn look_up(resolver: Arc<Resolver>, target: DnsTarget, at: Location) -> Re
             let remedy = "start them, or correct the name".to_owned();
             Err((at, format!("DNS names no replicas for {target}"), remedy))
         }
-        Ok(found) => {
-            Ok(candidates(found, &at, DNS, &target))
-        }
+        Ok(found) => Ok(candidates(found, &at, DNS, &target)),
         Err(error) => {
             Err((at, format!("the replicas of {target} cannot be looked up: {error}"), error.remedy().to_owned()))
         }

@@ -10,9 +10,10 @@ use crate::config::value::{KeyHash, KubernetesPort};
 use crate::config::{Auth, Discovered, FrontEndService, Key, Kubernetes, defaults};
 
 pub fn resolve(raw: RawKubernetes, common: &RawServiceSettings, diagnostics: &mut Diagnostics) -> Kubernetes {
-    let front_end_service = raw.front_end_service.value().and_then(|raw| {
-        Some(FrontEndService { namespace: raw.namespace.value(), service: raw.service?.value })
-    });
+    let front_end_service = raw
+        .front_end_service
+        .value()
+        .and_then(|raw| Some(FrontEndService { namespace: raw.namespace.value(), service: raw.service?.value }));
     Kubernetes {
         kubeconfig: raw.kubeconfig.given().map(beside),
         discovered: raw.discover_services.given().map(|given| resolve_discovered(given, common, diagnostics)),

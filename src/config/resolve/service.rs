@@ -21,7 +21,8 @@ const ALL: u8 = 100;
 
 const ADD_REPLICAS: &str = "add replicas = [\"http://host:port\"]";
 
-const ADD_SOURCE: &str = "add replicas = [\"http://host:port\"], dns = \"host:port\", or kubernetes = { service = \"…\", port = 5001 }";
+const ADD_SOURCE: &str =
+    "add replicas = [\"http://host:port\"], dns = \"host:port\", or kubernetes = { service = \"…\", port = 5001 }";
 
 /// Turns `raw` into a service, or `None` if it lacks what has no stand-in.
 pub fn resolve(raw: &RawService, defaults: &RawServiceSettings, diagnostics: &mut Diagnostics) -> Option<Service> {
@@ -295,7 +296,8 @@ fn resolve_source(raw: &RawTarget, at: &Location, diagnostics: &mut Diagnostics)
     if let Some(Located { value: target, at }) = raw.dns.given() {
         return Source::Dns { target: target.clone(), at: at.clone() };
     }
-    let kubernetes = raw.kubernetes.given().and_then(|given| Some((resolve_kubernetes(&given.value)?, given.at.clone())));
+    let kubernetes =
+        raw.kubernetes.given().and_then(|given| Some((resolve_kubernetes(&given.value)?, given.at.clone())));
     kubernetes.map_or(none, |(target, at)| Source::Kubernetes { target, at })
 }
 

@@ -153,7 +153,9 @@ mod tests {
         assert_eq!((target.service.as_str(), &target.port), ("churn-green", &KubernetesPort::Number(5001)));
         let target: KubernetesTarget = "churn:http".parse().unwrap();
         assert_eq!((target.namespace, target.port), (None, KubernetesPort::Name("http".parse().unwrap())));
-        for wrong in ["", "churn", "churn:", ":5001", "/churn:1", "a/b/c:1", "Churn:1", "churn:0", "churn:065", "c:65536"] {
+        for wrong in
+            ["", "churn", "churn:", ":5001", "/churn:1", "a/b/c:1", "Churn:1", "churn:0", "churn:065", "c:65536"]
+        {
             assert!(wrong.parse::<KubernetesTarget>().is_err(), "{wrong}");
         }
     }

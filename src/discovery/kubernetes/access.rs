@@ -106,10 +106,14 @@ fn read(kubeconfig: Option<&Path>) -> Result<kube::Config, ApiError> {
         Some(file) => Kubeconfig::read_from(file).map(Some),
         None => Kubeconfig::from_env(),
     };
-    let wrong = |error: kube::config::KubeconfigError| ApiError::Configuration(format!("kubeconfig: {}", causes(&error)));
+    let wrong =
+        |error: kube::config::KubeconfigError| ApiError::Configuration(format!("kubeconfig: {}", causes(&error)));
     let Some(kubeconfig) = kubeconfig.map_err(wrong)? else {
         return kube::Config::incluster_env().map_err(|error| {
-            ApiError::Configuration(format!("no kubeconfig is named, and this is no pod of Kubernetes: {}", causes(&error)))
+            ApiError::Configuration(format!(
+                "no kubeconfig is named, and this is no pod of Kubernetes: {}",
+                causes(&error)
+            ))
         });
     };
     let config = kube::Config::try_from(kubeconfig).map_err(wrong)?;

@@ -155,3 +155,6 @@ fn label(port: &Port) -> String {
         (name, None) => name.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,8 +58,12 @@ impl ApiError {
             Self::Configuration(_) => {
                 "run it in a pod with a service account, set KUBECONFIG, or write kubeconfig = \"…\" in [kubernetes]"
             }
-            Self::Unreachable(_) | Self::Silent(_) => "see that the API server runs and that no NetworkPolicy is in the way",
-            Self::Unauthorized(_) => "see that the service account's token is mounted, or that the kubeconfig's is valid",
+            Self::Unreachable(_) | Self::Silent(_) => {
+                "see that the API server runs and that no NetworkPolicy is in the way"
+            }
+            Self::Unauthorized(_) => {
+                "see that the service account's token is mounted, or that the kubeconfig's is valid"
+            }
             Self::Forbidden(_) => "bind a Role that allows it to the service account",
             Self::Gone(_) | Self::Status { .. } => "it is asked again; see the API server's log if this goes on",
             Self::Invalid(_) => "see that the address is that of a Kubernetes API",

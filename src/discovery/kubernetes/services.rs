@@ -35,7 +35,8 @@ pub fn labelled(service: &object::Service, namespace: &str) -> Result<Labelled, 
     for (key, annotation) in KEYS {
         let Some(text) = metadata.annotation(annotation) else { continue };
         // What was found is not said: it may be the key itself.
-        let hash = text.parse::<KeyHash>().map_err(|_| format!("its annotation {annotation} is no SHA-256 of a key"))?;
+        let hash =
+            text.parse::<KeyHash>().map_err(|_| format!("its annotation {annotation} is no SHA-256 of a key"))?;
         keys.push(Key::plain(key, hash));
     }
     Ok(Labelled {
@@ -66,7 +67,8 @@ pub fn complaints(services: &BTreeMap<String, Result<Labelled, String>>) -> BTre
             Ok(labelled) => {
                 let owner = *first.entry(&labelled.name).or_insert(service);
                 if owner != service {
-                    complaints.insert(service.clone(), format!("{owner} is called {} too, and comes first", labelled.name));
+                    complaints
+                        .insert(service.clone(), format!("{owner} is called {} too, and comes first", labelled.name));
                 }
             }
         }

@@ -183,7 +183,8 @@ impl<H> Watch<'_, H> {
                     self.standing.count(&error);
                     self.failures = self.failures.saturating_add(1);
                     // The first time at once, but not all front ends in the same moment.
-                    let pause = if self.failures > 1 { self.backoff() } else { LEAST_PACE.mul_f64(fastrand::f64() / 4.0) };
+                    let pause =
+                        if self.failures > 1 { self.backoff() } else { LEAST_PACE.mul_f64(fastrand::f64() / 4.0) };
                     return sleep(pause).await;
                 }
                 Err(error) => {
@@ -216,8 +217,13 @@ impl<H> Watch<'_, H> {
         self.answered();
         let end = Instant::now() + Duration::from_secs(seconds.into()) + WATCH_GRACE;
         let mut lines = Lines { body, buffer: BytesMut::new(), searched: 0 };
-        // Whatever breaks it off, the next one goes on from here, and finds out if nobody is there any more.
-        while let Ok(Some(line)) = timeout_at(end, lines.next()).await.unwrap_or(Ok(None)) {
+        loop {
+            let line = match timeout_at(end, lines.next()).await {
+                Ok(Ok(Some(line))) => line,
+                // Whatever ended it, the next one goes on from here, and finds out if nobody is there any more.
+                Err(_) | Ok(Ok(None) | Err(ApiError::Unreachable(_))) => return Ok(()),
+                Ok(Err(error)) => return Err(error),
+            };
             let event = serde_json::from_slice(&line).map_err(|error| ApiError::Invalid(error.to_string()))?;
             let (heard, new) = match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => of(object, Heard::Set)?,
@@ -230,7 +236,6 @@ impl<H> Watch<'_, H> {
             self.failures = 0;
             self.standing.heard();
         }
-        Ok(())
     }
 
     fn answered(&mut self) {

@@ -216,6 +216,11 @@ impl Api {
         self.alter(|state| state.delay = delay);
     }
 
+    /// Whether a watch has been begun.
+    pub fn is_watched(&self) -> bool {
+        self.asked(&["watch=true"]) > 0
+    }
+
     /// How many requests there were that hold all of `parts`.
     pub fn asked(&self, parts: &[&str]) -> usize {
         let state = self.shared.state();
@@ -230,7 +235,8 @@ impl Api {
 
 /// A slice as a controller of Kubernetes writes it, of `service` in the namespace `models`.
 pub fn slice(service: &str, name: &str, ports: Value, endpoints: &[Value]) -> Value {
-    let mut slice: Value = serde_json::from_str(include_str!("../../fixtures/kubernetes/endpointslice.json")).expect("JSON");
+    let mut slice: Value =
+        serde_json::from_str(include_str!("../../fixtures/kubernetes/endpointslice.json")).expect("JSON");
     slice["metadata"]["name"] = name.into();
     slice["metadata"]["labels"]["kubernetes.io/service-name"] = service.into();
     let first = endpoints.first().and_then(|one| one["addresses"][0].as_str());
@@ -267,7 +273,8 @@ pub fn http_port(port: u16) -> Value {
 
 /// A Service as the API has it.
 pub fn service(namespace: &str, name: &str, labels: Value) -> Value {
-    let mut service: Value = serde_json::from_str(include_str!("../../fixtures/kubernetes/service.json")).expect("JSON");
+    let mut service: Value =
+        serde_json::from_str(include_str!("../../fixtures/kubernetes/service.json")).expect("JSON");
     service["metadata"]["namespace"] = namespace.into();
     service["metadata"]["name"] = name.into();
     service["metadata"]["labels"] = labels;
@@ -331,6 +338,8 @@ async fn answer_all(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, share
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Response<Body> {
+    // Whoever sees the request there can cut it off.
+    let cuts = shared.cuts.subscribe();
     let (delay, refusal) = {
         let mut state = shared.state();
         let line = format!("{} {}", request.method(), request.uri());
@@ -352,10 +361,11 @@ async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Response<Bo
         _ => return status_answer(404),
     };
     let query = request.uri().query().unwrap_or_default();
-    let parameters: BTreeMap<String, String> = query.split('&').filter_map(|pair| pair.split_once('=')).map(decoded).collect();
+    let parameters: BTreeMap<String, String> =
+        query.split('&').filter_map(|pair| pair.split_once('=')).map(decoded).collect();
     let asked = Asked { resource: resource.to_owned(), namespace: namespace.to_owned(), parameters };
     if asked.parameters.get("watch").is_some_and(|watch| watch == "true") {
-        asked.watch(shared)
+        asked.watch(shared, cuts)
     } else {
         asked.list(&mut shared.state())
     }
@@ -405,7 +415,7 @@ impl Asked {
         json_answer(200, &list)
     }
 
-    fn watch(self, shared: &Arc<Shared>) -> Response<Body> {
+    fn watch(self, shared: &Arc<Shared>, cuts: watch::Receiver<u64>) -> Response<Body> {
         let from: u64 = self.parameters["resourceVersion"].parse().expect("a version");
         {
             let state = shared.state();
@@ -415,15 +425,20 @@ impl Asked {
         }
         let (sender, events) = mpsc::channel(64);
         let shared = Arc::clone(shared);
-        tokio::spawn(async move { self.send_events(from, &shared, &sender).await });
+        tokio::spawn(async move { self.send_events(from, &shared, cuts, &sender).await });
         let body = Events(events).boxed_unsync();
         Response::builder().header("content-type", "application/json").body(body).expect("an answer")
     }
 
     /// Until it is cut off, which breaks the body off, or the time that was asked for is over, which ends it.
-    async fn send_events(&self, mut from: u64, shared: &Shared, sender: &mpsc::Sender<io::Result<Bytes>>) {
+    async fn send_events(
+        &self,
+        mut from: u64,
+        shared: &Shared,
+        mut cuts: watch::Receiver<u64>,
+        sender: &mpsc::Sender<io::Result<Bytes>>,
+    ) {
         let mut changed = shared.changed.subscribe();
-        let mut cuts = shared.cuts.subscribe();
         let seconds = self.parameters.get("timeoutSeconds").map_or(300, |seconds| seconds.parse().expect("a number"));
         let end = sleep(Duration::from_secs(seconds));
         tokio::pin!(end);
@@ -473,7 +488,9 @@ impl Asked {
         }
         let newest = state.log.last().map_or(*from, |change| change.version).max(*from);
         let bookmark = state.bookmarks.last().filter(|version| **version > newest);
-        if let (Some(version), Some("true")) = (bookmark, self.parameters.get("allowWatchBookmarks").map(String::as_str)) {
+        if let (Some(version), Some("true")) =
+            (bookmark, self.parameters.get("allowWatchBookmarks").map(String::as_str))
+        {
             let metadata = json!({"resourceVersion": version.to_string(), "creationTimestamp": null});
             let object = json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "metadata": metadata});
             lines.push(line(&json!({"type": "BOOKMARK", "object": object})));
