@@ -135,24 +135,6 @@ fn every_key_has_its_effect() {
     assert_eq!(config.limits.tls_handshake_timeout, Duration::from_secs(2));
     assert_eq!(config.limits.header_read_timeout, Duration::from_millis(500));
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(3600));
-    let kubernetes = &config.kubernetes;
-    assert_eq!(
-        kubernetes.kubeconfig.as_ref().map(|file| &*file.path),
-        Some(Path::new("tests/config/valid/kubeconfig"))
-    );
-    let discovered = kubernetes.discovered.as_ref().expect("it is written");
-    let namespace = |name: &Option<KubernetesName>| name.as_ref().map(ToString::to_string);
-    assert_eq!(namespace(&discovered.namespace).as_deref(), Some("azureml"));
-    assert_eq!(
-        (&*discovered.selector, discovered.port.to_string().as_str()),
-        ("isazuremlapp=true,tier!=test", "scoring")
-    );
-    assert_eq!((discovered.max_queue, &discovered.auth), (0, &Auth::Open));
-    let front_end = kubernetes.front_end_service.as_ref().expect("it is written");
-    assert_eq!(
-        (namespace(&front_end.namespace).as_deref(), front_end.service.as_str()),
-        (Some("scoring"), "scorefront")
-    );
     assert_eq!(config.dns.servers, ["10.96.0.10:53".parse().unwrap(), "[fd00::a]:5353".parse().unwrap()]);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.log.level, "warn,scorefront::tls=debug");
@@ -252,6 +234,29 @@ fn paths_are_relative_to_the_file_they_are_written_in() {
 }
 
 #[test]
+fn what_kubernetes_is_asked_for_is_read() {
+    let (config, _) = load(Path::new("tests/config/valid/full.toml"));
+    let kubernetes = &config.kubernetes;
+    assert_eq!(
+        kubernetes.kubeconfig.as_ref().map(|file| &*file.path),
+        Some(Path::new("tests/config/valid/kubeconfig"))
+    );
+    let discovered = kubernetes.discovered.as_ref().unwrap();
+    let namespace = |name: &Option<KubernetesName>| name.as_ref().map(ToString::to_string);
+    assert_eq!(namespace(&discovered.namespace).as_deref(), Some("azureml"));
+    assert_eq!(
+        (&*discovered.selector, discovered.port.to_string().as_str()),
+        ("isazuremlapp=true,tier!=test", "scoring")
+    );
+    assert_eq!((discovered.max_queue, &discovered.auth), (0, &Auth::Open));
+    let front_end = kubernetes.front_end_service.as_ref().unwrap();
+    assert_eq!(
+        (namespace(&front_end.namespace).as_deref(), front_end.service.as_str()),
+        (Some("scoring"), "scorefront")
+    );
+}
+
+#[test]
 fn services_that_kubernetes_names_are_as_the_defaults_say() {
     let directory = tempfile::tempdir().unwrap();
     let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
@@ -261,7 +266,7 @@ fn services_that_kubernetes_names_are_as_the_defaults_say() {
         );
         let (config, warnings) = load(&write(directory.path(), "scorefront.toml", text));
         assert!(!warnings.to_string().contains("no [[service]]"), "{warnings}");
-        let discovered = config.kubernetes.discovered.as_ref().expect("it is written");
+        let discovered = config.kubernetes.discovered.as_ref().unwrap();
         assert_eq!((&*discovered.selector, discovered.port.to_string().as_str()), ("isazuremlapp=true", "5001"));
         let Auth::Keys(keys) = &discovered.auth else { panic!("{:?}", discovered.auth) };
         assert_eq!(keys.iter().map(|key| &*key.name).collect::<Vec<_>>(), names);

@@ -20,7 +20,7 @@ use crate::discovery::kubernetes::standing::Standing;
 use crate::discovery::kubernetes::{self, Cluster};
 use crate::health;
 use crate::scheduling::Replicas;
-use crate::scoring::catalog::{Catalog, Deployment};
+use crate::scoring::catalog::{Catalog, Deployment, Service};
 
 /// Who is told what Kubernetes says besides replicas.
 pub(super) struct Told {
@@ -61,7 +61,7 @@ pub(super) async fn tend(catalog: Arc<ArcSwap<Catalog>>, changed: Arc<Notify>, t
 
 /// How many watches of Kubernetes `catalog` asks for.
 fn watches(catalog: &Catalog) -> usize {
-    let deployments = catalog.services().iter().flat_map(|service| service.deployments());
+    let deployments = catalog.services().iter().flat_map(Service::deployments);
     let namespaces: HashSet<_> = deployments
         .filter_map(|deployment| match &deployment.source {
             Source::Kubernetes { target, .. } => Some(&target.namespace),

@@ -15,6 +15,7 @@ mod clients;
 mod demo;
 mod env;
 mod idling;
+mod kubernetes;
 mod reload;
 mod replica;
 mod serve;

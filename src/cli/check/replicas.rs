@@ -2,6 +2,7 @@
 //! they answer is nothing to this file.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,11 +113,12 @@ async fn look_up_in_kubernetes<'a>(
     let mut namespaces = HashMap::new();
     for (target, at) in targets {
         let namespace = target.namespace.as_ref();
-        if !namespaces.contains_key(&namespace) {
-            namespaces.insert(namespace, kubernetes::look_up(&cluster, namespace).await);
-        }
-        match namespaces.get(&namespace) {
-            Some(Ok(snapshot)) => match snapshot.replicas(target) {
+        let snapshot = match namespaces.entry(namespace) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(kubernetes::look_up(&cluster, namespace).await),
+        };
+        match snapshot {
+            Ok(snapshot) => match snapshot.replicas(target) {
                 Ok(none) if none.is_empty() => {
                     let message = format!("Kubernetes names no endpoint of {target} that is ready");
                     diagnostics.warning_with(at.clone(), message, "start its pods, or see why they are not ready");
@@ -124,11 +126,10 @@ async fn look_up_in_kubernetes<'a>(
                 Ok(replicas) => found.extend(candidates(replicas, at, KUBERNETES, target)),
                 Err(why) => diagnostics.warning(at.clone(), format!("{target}: {why}")),
             },
-            Some(Err(error)) => {
+            Err(error) => {
                 let message = format!("the replicas of {target} cannot be looked up in Kubernetes: {error}");
                 diagnostics.warning_with(at.clone(), message, error.remedy());
             }
-            None => {}
         }
     }
 }

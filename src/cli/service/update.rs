@@ -26,6 +26,9 @@ Examples:
     scorefront service update realtime -n iris --traffic default=90,green=10
     scorefront service update realtime -n iris --traffic green=100 --remove-deployment default";
 
+/// The fields that say which replicas there are.
+const SOURCES: [&str; 3] = ["replicas", "dns", "kubernetes"];
+
 /// Changes a real-time service; what is not named stays as it is
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -84,7 +87,6 @@ impl Arguments {
         }
         patch.retain(|field, value| field != "deployments" || value.is_null());
         // Replicas are listed or looked up, not both.
-        const SOURCES: [&str; 3] = ["replicas", "dns", "kubernetes"];
         if SOURCES.iter().any(|source| patch.get(*source).is_some_and(|value| !value.is_null())) {
             for other in SOURCES {
                 patch.entry(other).or_insert(Value::Null);

@@ -78,7 +78,7 @@ impl Slice {
 impl Port {
     fn of(port: object::Port) -> Option<Self> {
         let is_tcp = port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
-        let number = port.port;
+        let number = port.number;
         (is_tcp && number != Some(0)).then(|| Self { name: port.name.unwrap_or_default().into(), number })
     }
 }

@@ -77,7 +77,9 @@ impl Namespace {
         let mut changed = Vec::new();
         let is_taken = change(known, &mut changed);
         self.note_full(is_taken);
-        changed.iter().for_each(|service| self.tell(service));
+        for service in changed {
+            self.tell(&service);
+        }
     }
 
     /// What was listed takes the place of what was known, and who follows a Service that is another one now is told.
@@ -90,7 +92,9 @@ impl Namespace {
             _ => true,
         };
         let told: Vec<_> = self.followers.keys().filter(|service| differs(service)).cloned().collect();
-        told.iter().for_each(|service| self.tell(service));
+        for service in told {
+            self.tell(&service);
+        }
     }
 
     fn tell(&self, service: &str) {

@@ -84,7 +84,8 @@ pub struct TargetRef {
 #[derive(Debug, Deserialize)]
 pub struct Port {
     pub name: Option<String>,
-    pub port: Option<u16>,
+    #[serde(rename = "port")]
+    pub number: Option<u16>,
     pub protocol: Option<String>,
 }
 

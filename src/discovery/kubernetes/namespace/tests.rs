@@ -59,7 +59,9 @@ proptest! {
         let mut model = BTreeMap::<u8, (Option<u8>, Vec<u8>)>::new();
         for one in all {
             let before: Vec<_> = (0..3).map(|n| found(&namespace.borrow(), &service(n))).collect();
-            followers.iter_mut().for_each(|follower| drop(follower.changes.borrow_and_update()));
+            for follower in &mut followers {
+                let _ = follower.changes.borrow_and_update();
+            }
             match one {
                 Happens::Set(n, service, endpoints) => {
                     namespace.borrow_mut().hear(Heard::Set(of(&(n, service, endpoints.clone()))));
