@@ -350,6 +350,24 @@ async fn a_front_end_is_ready_when_kubernetes_has_spoken() {
 }
 
 #[tokio::test]
+async fn a_front_end_that_hears_nothing_serves_what_it_can() {
+    let (api, listed) = (Api::start(), Replica::echo());
+    api.set_delay(Duration::from_secs(3600));
+    let began = Instant::now();
+    let front = environment(&api, CHURN).service("listed", &[&listed], "").start();
+    assert_eq!(front.admin("GET /readyz HTTP/1.1").await.status, 503);
+    assert_eq!(front.http1().await.call(post("/api/v1/service/listed/score", "y")).await.text(), "y");
+    eventually("it is ready", async || front.admin("GET /readyz HTTP/1.1").await.status == 200).await;
+    assert!(began.elapsed() >= Duration::from_secs(10), "{:?}", began.elapsed());
+    front.until_metric(&errors("unreachable"), 1).await;
+    // Its next question is answered.
+    api.set_delay(Duration::ZERO);
+    let replica = Replica::echo();
+    name(&api, &[&replica]);
+    until_replicas_are(&front, &[&replica]).await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_takes_nothing_away() {
     let (api, replica, new) = (Api::start(), Replica::echo(), Replica::echo());
     name(&api, &[&replica]);
