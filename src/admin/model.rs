@@ -176,7 +176,7 @@ pub struct Kubernetes {
 
 /// A port of the pods, by its number or by its name in the Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "expected a port of 1 to 65535, or its name")]
+#[serde(untagged, expecting = "no such port, expected 1 to 65535, or a name")]
 pub enum KubernetesPort {
     Number(u16),
     Name(String),

@@ -18,30 +18,25 @@ pub mod standing;
 mod watch;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
-use tokio::time::sleep;
 
-use crate::config::{self, Discovered, FrontEndService, KubernetesName, KubernetesTarget, Labelled, ReplicaAddress};
+use crate::config::{self, KubernetesName, KubernetesTarget, ReplicaAddress};
 use access::Access;
 use endpoints::Found;
 pub use error::ApiError;
 use namespace::{Follower, Namespace};
-use standing::{Standing, Trouble};
-use watch::{Heard, Question, Resource};
+pub use services::{follow_address, follow_labelled};
+use standing::{Standing, TargetStanding, Trouble};
+use watch::{Heard, Question};
 
 /// Addresses a target has at most, as by DNS; the highest of them are left out.
 pub const MAX_ADDRESSES: usize = super::dns::MAX_ADDRESSES;
-
-/// Services come in bursts, and all of them are made anew when one of them changes.
-const BURST: Duration = Duration::from_millis(100);
 
 /// A cluster, as somebody on this thread follows it. It asks nothing by itself.
 pub struct Cluster {
@@ -101,7 +96,7 @@ pub async fn follow(
 ) -> Infallible {
     let watched = cluster.watched(target.namespace.as_ref());
     let mut follower = Follower::new(Rc::clone(&watched.known), &target.service);
-    let mut told = Told { standing: &cluster.standing, target, trouble: None, was_cut: false };
+    let mut told = Told { target, standing: cluster.standing.target(target), was_cut: false };
     let mut published: Option<BTreeSet<SocketAddr>> = None;
     loop {
         let found = watched.known.borrow().found(&target.service, &target.port);
@@ -118,9 +113,8 @@ pub async fn follow(
 
 /// What the log and the metrics have of a target, as long as that is followed.
 struct Told<'a> {
-    standing: &'a Standing,
     target: &'a KubernetesTarget,
-    trouble: Option<Trouble>,
+    standing: Arc<TargetStanding>,
     was_cut: bool,
 }
 
@@ -136,22 +130,12 @@ impl Told<'_> {
             tracing::warn!(kubernetes = %target, "the Service has more than {MAX_ADDRESSES} endpoints; the lowest are taken");
         }
         self.was_cut = was_cut;
-        if found.trouble == self.trouble {
+        if self.standing.replace(found.trouble) == found.trouble {
             return;
         }
         match found.trouble {
             None => tracing::info!(kubernetes = %target, "the Service and its port are there"),
             Some(trouble) => tracing::warn!(kubernetes = %target, "{}", explain(target, trouble, found)),
-        }
-        self.trouble = found.trouble;
-        self.standing.note_trouble(target, found.trouble);
-    }
-}
-
-impl Drop for Told<'_> {
-    fn drop(&mut self) {
-        if self.trouble.is_some() {
-            self.standing.note_trouble(self.target, None);
         }
     }
 }
@@ -160,8 +144,8 @@ impl Drop for Told<'_> {
 fn explain(target: &KubernetesTarget, trouble: Trouble, found: &Found) -> String {
     match trouble {
         Trouble::NoService => {
-            "no EndpointSlice is of this Service: there is no such Service in the namespace, or one without \
-                               a selector; correct its name"
+            "no EndpointSlice is of this Service: there is no such Service in the namespace, or one without a selector; \
+             correct its name"
                 .to_owned()
         }
         Trouble::NoPort => {
@@ -203,117 +187,5 @@ impl Snapshot {
             Some(trouble) => Err(explain(target, trouble, &found)),
             None => Ok(found.addresses.into_iter().take(MAX_ADDRESSES).map(ReplicaAddress::of).collect()),
         }
-    }
-}
-
-/// Follows the Services that are services by their labels, for ever, and hands all of them to `publish`, by name,
-/// whenever they have become others.
-pub async fn follow_labelled(
-    cluster: &Cluster,
-    discovered: &Discovered,
-    mut publish: impl FnMut(Vec<Labelled>),
-) -> Infallible {
-    let question = Question {
-        watch: "services",
-        resource: Resource::Services,
-        namespace: discovered.namespace.clone(),
-        labels: Some(discovered.selector.clone()),
-        fields: None,
-    };
-    let all = RefCell::new(BTreeMap::new());
-    let mut published: Option<Vec<Labelled>> = None;
-    let mut told = BTreeMap::new();
-    let read = |service: &object::Service| {
-        let own = || cluster.access.namespace();
-        let namespace = discovered.namespace.as_ref().map_or_else(own, |namespace| namespace.as_str().into());
-        services::labelled(service, &namespace)
-    };
-    let settled = |all: &BTreeMap<_, _>| {
-        let complaints = services::complaints(all);
-        for (service, why) in complaints.iter().filter(|(service, why)| told.get(*service) != Some(*why)) {
-            tracing::warn!(service, why, "this Service of Kubernetes is no service");
-        }
-        told = complaints;
-        let chosen = services::choose(all);
-        if published.as_ref() != Some(&chosen) {
-            publish(chosen.clone());
-            published = Some(chosen);
-        }
-    };
-    follow_services(cluster, &question, &all, read, settled).await
-}
-
-/// Follows the address that leads to `service`, for ever, and hands it to `publish` whenever it has become another one.
-pub async fn follow_address(
-    cluster: &Cluster,
-    service: &FrontEndService,
-    mut publish: impl FnMut(Option<IpAddr>),
-) -> Infallible {
-    let question = Question {
-        watch: "front_end_service",
-        resource: Resource::Services,
-        namespace: service.namespace.clone(),
-        labels: None,
-        fields: Some(format!("metadata.name={}", service.service)),
-    };
-    let all = RefCell::new(BTreeMap::new());
-    let mut published = None;
-    let settled = |all: &BTreeMap<String, Option<IpAddr>>| {
-        let address = all.values().flatten().next().copied();
-        if published != Some(address) {
-            if address.is_none() {
-                tracing::warn!(service = %service.service, "the Service of the front end has no address yet");
-            }
-            publish(address);
-            published = Some(address);
-        }
-    };
-    follow_services(cluster, &question, &all, services::address, settled).await
-}
-
-/// Keeps in `all` what `read` finds in each Service that `question` asks for, and hands it to `settled` whenever some of
-/// them have changed and no more do for the moment.
-async fn follow_services<T>(
-    cluster: &Cluster,
-    question: &Question,
-    all: &RefCell<BTreeMap<String, T>>,
-    read: impl Fn(&object::Service) -> T,
-    mut settled: impl FnMut(&BTreeMap<String, T>),
-) -> Infallible {
-    let namespace = question.namespace.as_ref().map_or("", KubernetesName::as_str);
-    let standing = cluster.standing.watch(question.watch, namespace);
-    let changed = Notify::new();
-    let mut listed = BTreeMap::new();
-    let hear = |heard: Heard<object::Service>| {
-        let mut all = all.borrow_mut();
-        let is_partial = matches!(heard, Heard::Begin | Heard::Listed(_));
-        match heard {
-            Heard::Begin => listed.clear(),
-            Heard::Listed(service) => {
-                listed.insert(service.metadata.name.clone(), read(&service));
-            }
-            Heard::End => *all = std::mem::take(&mut listed),
-            Heard::Set(service) => {
-                all.insert(service.metadata.name.clone(), read(&service));
-            }
-            Heard::Gone(service) => {
-                all.remove(&service.metadata.name);
-            }
-        }
-        standing.set_objects(all.len());
-        if !is_partial {
-            changed.notify_one();
-        }
-    };
-    let settle = async {
-        loop {
-            changed.notified().await;
-            sleep(BURST).await;
-            settled(&all.borrow());
-        }
-    };
-    tokio::select! {
-        never = watch::watch(&cluster.access, question, &standing, hear) => never,
-        never = settle => never,
     }
 }

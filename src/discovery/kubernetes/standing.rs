@@ -23,7 +23,7 @@ pub struct Standing {
     /// Once true it stays so: what was heard goes on when nobody answers any more.
     is_settled: AtomicBool,
     watches: Mutex<Vec<Weak<WatchStanding>>>,
-    troubles: Mutex<BTreeMap<String, Trouble>>,
+    targets: Mutex<Vec<Weak<TargetStanding>>>,
     public_address: Mutex<Option<IpAddr>>,
 }
 
@@ -54,7 +54,7 @@ impl Standing {
             expected: AtomicUsize::new(usize::MAX),
             is_settled: AtomicBool::new(!is_used),
             watches: Mutex::default(),
-            troubles: Mutex::default(),
+            targets: Mutex::default(),
             public_address: Mutex::default(),
         }
     }
@@ -77,31 +77,28 @@ impl Standing {
 
     /// Every watch there is now.
     pub fn watches(&self) -> Vec<Arc<WatchStanding>> {
-        let mut watches = lock(&self.watches);
-        watches.retain(|watch| watch.strong_count() > 0);
-        watches.iter().filter_map(Weak::upgrade).collect()
+        lock(&self.watches).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// A new one. It is among [`Self::watches`] for as long as somebody holds it.
     pub(super) fn watch(&self, watch: &'static str, namespace: &str) -> Arc<WatchStanding> {
         let watch = Arc::new(WatchStanding::new(watch, namespace));
-        let mut watches = lock(&self.watches);
-        watches.retain(|watch| watch.strong_count() > 0);
-        watches.push(Arc::downgrade(&watch));
+        hold(&self.watches, &watch);
         watch
     }
 
     /// The targets that something is wrong with.
-    pub fn troubles(&self) -> Vec<(String, Trouble)> {
-        lock(&self.troubles).iter().map(|(target, trouble)| (target.clone(), *trouble)).collect()
+    pub fn troubles(&self) -> BTreeMap<String, Trouble> {
+        let targets = lock(&self.targets);
+        let targets = targets.iter().filter_map(Weak::upgrade);
+        targets.filter_map(|target| Some((target.target.clone(), (*lock(&target.trouble))?))).collect()
     }
 
-    pub(super) fn note_trouble(&self, target: &KubernetesTarget, trouble: Option<Trouble>) {
-        let mut troubles = lock(&self.troubles);
-        match trouble {
-            Some(trouble) => troubles.insert(target.to_string(), trouble),
-            None => troubles.remove(&target.to_string()),
-        };
+    /// What is noted of `target` for as long as somebody holds it.
+    pub(super) fn target(&self, target: &KubernetesTarget) -> Arc<TargetStanding> {
+        let target = Arc::new(TargetStanding { target: target.to_string(), trouble: Mutex::default() });
+        hold(&self.targets, &target);
+        target
     }
 
     /// The address of the load balancer before the front end.
@@ -116,6 +113,29 @@ impl Standing {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Adds `one` to `all`, and takes out those that are gone before there have to be more places.
+fn hold<T>(all: &Mutex<Vec<Weak<T>>>, one: &Arc<T>) {
+    let mut all = lock(all);
+    if all.len() == all.capacity() {
+        all.retain(|one| one.strong_count() > 0);
+    }
+    all.push(Arc::downgrade(one));
+}
+
+/// One target.
+#[derive(Debug)]
+pub(super) struct TargetStanding {
+    target: String,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+impl TargetStanding {
+    /// Notes what is wrong, and gives what was before.
+    pub(super) fn replace(&self, trouble: Option<Trouble>) -> Option<Trouble> {
+        std::mem::replace(&mut lock(&self.trouble), trouble)
+    }
 }
 
 /// One watch.
