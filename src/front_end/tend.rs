@@ -181,7 +181,7 @@ impl Followed {
     fn start(self, replicas: &Arc<Replicas>) -> Task {
         let replicas = Arc::clone(replicas);
         let publish = move |target: &dyn std::fmt::Display, addresses: Vec<ReplicaAddress>| {
-            tracing::info!(%target, replicas = addresses.len(), "replicas looked up");
+            tracing::info!(source = %target, replicas = addresses.len(), "replicas looked up");
             replicas.set(&addresses);
         };
         match self {

@@ -473,7 +473,8 @@ impl Asked {
             return (vec![line(&json!({"type": "ERROR", "object": status(410)}))], true);
         }
         let mut lines = Vec::new();
-        for change in state.log.iter().filter(|change| change.version > *from) {
+        let new = state.log.partition_point(|change| change.version <= *from);
+        for change in &state.log[new..] {
             let wanted = |object: &Option<Value>| object.clone().filter(|object| self.wants(&change.key, object));
             let event = match (wanted(&change.old), wanted(&change.new)) {
                 (None, None) => continue,
