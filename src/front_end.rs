@@ -5,7 +5,7 @@
 //! is the only place that knows all parts.
 
 mod tend;
-mod worker;
+pub mod worker;
 
 use std::io;
 use std::net::SocketAddr;
@@ -120,7 +120,7 @@ impl FrontEnd {
                 metrics: Arc::clone(&metrics),
                 access: access.clone(),
                 phases: phases.clone(),
-                _alive: alive.clone(),
+                alive: alive.clone(),
             };
             front_end.workers.push(start_thread(format!("worker-{index}"), |runtime| worker::run(runtime, setup))?);
         }

@@ -32,21 +32,21 @@ use crate::tls::{Handshake, HandshakeError, Protocol, Terminator};
 const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a worker thread is given.
-pub(super) struct Setup {
-    pub(super) index: usize,
-    pub(super) https: StdListener,
-    pub(super) http: Option<StdListener>,
-    pub(super) terminator: Terminator,
-    pub(super) catalog: Arc<ArcSwap<Catalog>>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) access: AccessOutput,
-    pub(super) phases: watch::Receiver<Phase>,
+pub struct Setup {
+    pub index: usize,
+    pub https: StdListener,
+    pub http: Option<StdListener>,
+    pub terminator: Terminator,
+    pub catalog: Arc<ArcSwap<Catalog>>,
+    pub metrics: Arc<Metrics>,
+    pub access: AccessOutput,
+    pub phases: watch::Receiver<Phase>,
     /// Held for as long as the thread has anything to do.
-    pub(super) _alive: mpsc::Sender<()>,
+    pub alive: mpsc::Sender<()>,
 }
 
 /// Serves until the process is closing and every connection has ended, or it is stopped.
-pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
+pub fn run(runtime: LocalRuntime, setup: Setup) {
     let access = AccessLog::new(setup.access.writer.clone(), setup.access.text);
     let worker = Rc::new(Worker::new(setup.index, Arc::clone(&setup.catalog), Arc::clone(&setup.metrics), access));
     runtime.block_on(serve(&worker, setup));
@@ -56,7 +56,7 @@ pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
 }
 
 async fn serve(worker: &Rc<Worker>, setup: Setup) {
-    let Setup { https, http, terminator, mut phases, _alive, .. } = setup;
+    let Setup { https, http, terminator, mut phases, alive: _alive, .. } = setup;
     let thread = Rc::new(Thread {
         worker: Rc::clone(worker),
         terminator,
