@@ -4,6 +4,7 @@
 //! thread for everything operators ask ([`crate::admin`]), and one that follows the files ([`crate::reload`]). This file
 //! is the only place that knows all parts.
 
+mod pulse;
 mod tend;
 pub mod worker;
 

@@ -6,6 +6,7 @@
 mod mirroring;
 mod replicas;
 mod requests;
+mod workers;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -54,6 +55,7 @@ impl Collector for Snapshot {
         self.requests(&mut encoder)?;
         self.mirroring(&mut encoder)?;
         self.connections(&mut encoder)?;
+        self.workers(&mut encoder)?;
         self.certificates(&mut encoder)?;
         self.reloads(&mut encoder)?;
         self.replicas(&mut encoder)?;

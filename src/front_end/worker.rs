@@ -17,7 +17,7 @@ use tokio::task::coop::unconstrained;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, timeout};
 
-use super::AccessOutput;
+use super::{AccessOutput, pulse};
 use crate::connection;
 use crate::listener;
 use crate::scoring::caller::Caller;
@@ -66,6 +66,7 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     });
     let pool = Rc::clone(&worker.pool);
     spawn_local(async move { pool.sweep().await });
+    spawn_local(pulse::feel(Rc::clone(worker)));
     spawn_local(flush_access_log(Rc::clone(worker)));
 
     let mut accepting = Vec::new();
