@@ -5,6 +5,7 @@
 //! is the only place that knows all parts.
 
 mod pulse;
+pub mod spread;
 mod tend;
 pub mod worker;
 
@@ -111,7 +112,7 @@ impl FrontEnd {
             config: Arc::clone(&shared_config),
         };
         let mut http_listeners = http_listeners.into_iter();
-        for (index, https) in https_listeners.into_iter().enumerate() {
+        for (index, (https, spread)) in https_listeners.into_iter().zip(spread::parts(threads)).enumerate() {
             let setup = worker::Setup {
                 index,
                 https,
@@ -121,6 +122,7 @@ impl FrontEnd {
                 metrics: Arc::clone(&metrics),
                 access: access.clone(),
                 phases: phases.clone(),
+                spread,
                 alive: alive.clone(),
             };
             front_end.workers.push(start_thread(format!("worker-{index}"), |runtime| worker::run(runtime, setup))?);

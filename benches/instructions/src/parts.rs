@@ -7,11 +7,11 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use std::{future::Future, io};
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, Method, Request};
 use rustls::ProtocolVersion;
 use scorefront::config::{self, Paths};
 use scorefront::scheduling::{Queue, Rank, Replicas, Settings as ReplicaSettings};
@@ -27,6 +27,7 @@ use scorefront::telemetry::writer::LineWriter;
 use scorefront::tls::pair::{Files, examine};
 use scorefront::tls::tickets::TicketKeys;
 use scorefront::tls::{CertificateTable, Identity, Settings};
+use scorefront::upstream;
 use tokio::time::Instant;
 
 use crate::counting::{aside, counted, mark};
@@ -99,8 +100,10 @@ pub fn header_rules(times: usize) {
             request.headers_mut().clone_from(&fields);
             call = Some((Exchange::begin(Rc::clone(&worker), Rc::clone(&caller), &request), request));
         });
-        if let Some((exchange, request)) = &mut call {
-            headers::to_replica(exchange, true, Version::HTTP_11, request.headers_mut());
+        if let Some((exchange, request)) = &call {
+            let mut written = upstream::Request::new(&Method::POST, "/score", ());
+            headers::write(exchange, true, request.headers(), &mut written);
+            black_box(&written);
         }
     });
 }
@@ -154,11 +157,9 @@ pub fn access_line(times: usize) {
             status: Some(200),
             request_bytes: 80,
             response_bytes: 80,
-            queue_ms: 0.0,
-            connect_ms: 0.0,
-            model_ms: Some(1.234),
-            total_ms: 1.456,
-            ..Line::new("01890a5d-ac96-774b-bcce-b302099a8057", (Ipv4Addr::LOCALHOST, 50123).into())
+            model: Some(Duration::from_micros(1_234)),
+            total: Duration::from_micros(1_456),
+            ..Line::new("01890a5d-ac96-774b-bcce-b302099a8057", "127.0.0.1:50123")
         });
     });
 }

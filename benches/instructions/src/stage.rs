@@ -10,8 +10,8 @@ use std::thread;
 use arc_swap::ArcSwap;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::RootCertStore;
-use scorefront::front_end::AccessOutput;
 use scorefront::front_end::worker::{self, Setup};
+use scorefront::front_end::{AccessOutput, spread};
 use scorefront::scoring::catalog::Catalog;
 use scorefront::shutdown::Phase;
 use scorefront::telemetry::metrics::Metrics;
@@ -86,6 +86,7 @@ pub fn play(replica: Replica, script: impl FnOnce(&mut World) + Send + 'static) 
         metrics,
         access: AccessOutput { writer: Some(writer), text: false },
         phases,
+        spread: spread::parts(1).remove(0),
         alive,
     };
     let (turns, rest) = turns();
