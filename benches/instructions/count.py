@@ -29,6 +29,9 @@ BINARY = ROOT / "target/release/scorefront-instructions"
 # What a case may differ from its baseline by.
 TOLERANCE = 0.03
 
+# And by so many instructions: the smallest cases change by that when the compiler inlines something else elsewhere.
+SLACK = 40
+
 # See src/counting.rs.
 CALLGRIND = [
     "valgrind",
@@ -80,6 +83,8 @@ def main():
     wrong += [f"{case}: is not in the baseline" for case in counts if case not in before]
     for case in counts.keys() & before.keys():
         change = counts[case] / before[case] - 1
+        if abs(counts[case] - before[case]) <= SLACK:
+            continue
         if change > TOLERANCE:
             wrong.append(f"{case}: costs {change:.1%} more than its baseline; {TOLERANCE:.0%} are allowed")
         elif change < -TOLERANCE:
