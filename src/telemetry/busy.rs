@@ -64,7 +64,7 @@ mod tests {
             // The figure follows when the thread next looks for events.
             yield_now().await;
             yield_now().await;
-            busy.time() - before
+            busy.time().saturating_sub(before)
         };
         let held = runtime.block_on(time_of(true));
         let waited = runtime.block_on(time_of(false));
