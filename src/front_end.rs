@@ -4,7 +4,8 @@
 //! thread for everything operators ask ([`crate::admin`]), and one that follows the files ([`crate::reload`]). This file
 //! is the only place that knows all parts.
 
-mod pulse;
+mod delay;
+pub mod pulse;
 pub mod spread;
 mod tend;
 pub mod worker;
@@ -21,6 +22,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
+use self::pulse::Pulse;
 use crate::admin::{self, Admin, SharedToken, SharedTransport};
 use crate::config::{AdminListen, Config};
 use crate::environment::Environment;
@@ -70,6 +72,7 @@ pub struct FrontEnd {
     workers_alive: mpsc::Receiver<()>,
     workers: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
+    pulses: Vec<Pulse>,
     reload: Option<reload::Handle>,
     config: Arc<ArcSwap<Config>>,
 }
@@ -108,13 +111,17 @@ impl FrontEnd {
             workers_alive,
             workers: Vec::new(),
             control: None,
+            pulses: Vec::new(),
             reload: None,
             config: Arc::clone(&shared_config),
         };
         let mut http_listeners = http_listeners.into_iter();
         for (index, (https, spread)) in https_listeners.into_iter().zip(spread::parts(threads)).enumerate() {
+            let (pulse, asked) = pulse::pair();
+            front_end.pulses.push(pulse);
             let setup = worker::Setup {
                 index,
+                asked,
                 https,
                 http: http_listeners.next(),
                 terminator: terminator.clone(),
@@ -158,7 +165,10 @@ impl FrontEnd {
             bound: callers,
             main,
         });
+        let (pulse, asked) = pulse::pair();
+        front_end.pulses.push(pulse);
         front_end.control = Some(start_thread("control".to_owned(), |runtime| {
+            runtime.spawn_local(asked.answer());
             runtime.spawn_local(tend::tend(tended, catalog_changed));
             runtime.block_on(admin.serve(admin_listener));
             // A name that is being looked up is not waited for.
@@ -180,6 +190,16 @@ impl FrontEnd {
     /// What follows the files.
     pub fn reload(&self) -> Option<reload::Handle> {
         self.reload.clone()
+    }
+
+    /// Whether every thread that serves still turns: each has to answer. Waits for ever for one that is stuck.
+    pub async fn is_turning(&self) -> bool {
+        for pulse in &self.pulses {
+            if !pulse.beats().await {
+                return false;
+            }
+        }
+        true
     }
 
     /// No longer ready, but connections are still taken.

@@ -12,9 +12,11 @@ differs between machines.
 """
 
 import argparse
+import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,7 +59,7 @@ def main():
     options.add_argument("--keep", type=Path, metavar="DIR", help="where to leave what callgrind wrote")
     options = options.parse_args()
 
-    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "scorefront-instructions"], cwd=ROOT, check=True)
+    build()
     listed = dict(line.split() for line in run([BINARY]).splitlines())
     if unknown := set(options.cases) - set(listed):
         sys.exit(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(listed)}")
@@ -91,6 +93,15 @@ def main():
             print(f"{case}: costs {-change:.1%} less than its baseline. Let that follow: --update")
     if wrong:
         sys.exit("\n".join([*wrong, "If that has to be: benches/instructions/count.py --update, and say in the commit why."]))
+
+
+def build():
+    """Builds the cases from the front end's own lock file and in its own profile."""
+    shutil.copy(ROOT / "Cargo.lock", HERE / "Cargo.lock")
+    profile = tomllib.loads((ROOT / "Cargo.toml").read_text())["profile"]["release"]
+    settings = [f"--config=profile.release.{key}={json.dumps(value)}" for key, value in profile.items()]
+    command = ["cargo", "build", "--release", "--manifest-path", HERE / "Cargo.toml", "--target-dir", ROOT / "target"]
+    subprocess.run([*command, *settings], check=True)
 
 
 def count(case, keep):

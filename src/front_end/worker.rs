@@ -17,8 +17,9 @@ use tokio::task::coop::unconstrained;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, timeout};
 
+use super::pulse::Asked;
 use super::spread::{Arrival, Doors, Open, Part};
-use super::{AccessOutput, pulse};
+use super::{AccessOutput, delay};
 use crate::connection;
 use crate::listener;
 use crate::scoring::caller::Caller;
@@ -35,6 +36,7 @@ const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// What a worker thread is given.
 pub struct Setup {
     pub index: usize,
+    pub asked: Asked,
     pub https: StdListener,
     pub http: Option<StdListener>,
     pub terminator: Terminator,
@@ -58,7 +60,7 @@ pub fn run(runtime: LocalRuntime, setup: Setup) {
 }
 
 async fn serve(worker: &Rc<Worker>, setup: Setup) {
-    let Setup { https, http, terminator, mut phases, spread, alive: _alive, .. } = setup;
+    let Setup { asked, https, http, terminator, mut phases, spread, alive: _alive, .. } = setup;
     let Part { open, doors, arrivals } = spread;
     let thread = Rc::new(Thread {
         worker: Rc::clone(worker),
@@ -69,8 +71,9 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     });
     let pool = Rc::clone(&worker.pool);
     spawn_local(async move { pool.sweep().await });
-    spawn_local(pulse::feel(Rc::clone(worker)));
+    spawn_local(delay::sample(Rc::clone(worker)));
     spawn_local(flush_access_log(Rc::clone(worker)));
+    spawn_local(asked.answer());
 
     let mut accepting = Vec::new();
     for (listener, transport) in [(Some(https), Transport::Tls), (http, Transport::Plain)] {

@@ -1,15 +1,12 @@
 //! Which worker thread a connection is served by.
 
-use crate::support::{Environment, Front, Replica, SCORE, eventually, post};
+use crate::support::{Environment, Front, Replica, SCORE, post};
 
 /// Waits until the two threads have so many connections.
 async fn until_open(front: &Front, expected: [u32; 2]) {
-    eventually(&format!("{expected:?} are open"), async || {
-        let [first, second] = [0, 1].map(|worker| format!("worker_connections_open{{worker=\"{worker}\"}}"));
-        let open = [front.metric(&first).await, front.metric(&second).await];
-        open == expected.map(f64::from)
-    })
-    .await;
+    for (worker, open) in expected.into_iter().enumerate() {
+        front.until_metric(&format!("worker_connections_open{{worker=\"{worker}\"}}"), open).await;
+    }
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ pub struct Http1 {
 impl Http1 {
     /// Each call will have a body of so many bytes.
     pub fn connect(world: &mut World, config: &Arc<ClientConfig>, body: usize) -> Self {
-        let fields: String = FIELDS.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let fields: String = FIELDS.map(|(name, value)| [name, ": ", value, "\r\n"].concat()).concat();
         let head = format!(
             "POST {PATH} HTTP/1.1\r\nhost: {CNAME}\r\n{fields}authorization: Bearer {KEY}\r\ncontent-length: {body}\r\n\r\n"
         );

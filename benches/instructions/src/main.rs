@@ -15,7 +15,9 @@ mod whole;
 use std::process::ExitCode;
 
 /// Name, what is done, and how often.
-const CASES: [(&str, fn(usize), usize); 14] = [
+type Case = (&'static str, fn(usize), usize);
+
+const CASES: [Case; 14] = [
     ("http1", whole::http1, 400),
     ("http1-closing", whole::closing, 200),
     ("http2", whole::http2, 800),
@@ -34,7 +36,9 @@ const CASES: [(&str, fn(usize), usize); 14] = [
 
 fn main() -> ExitCode {
     let Some(wanted) = std::env::args().nth(1) else {
-        CASES.iter().for_each(|(name, _, times)| println!("{name} {times}"));
+        for (name, _, times) in CASES {
+            println!("{name} {times}");
+        }
         return ExitCode::SUCCESS;
     };
     let Some((_, run, times)) = CASES.iter().find(|(name, _, _)| *name == wanted) else {

@@ -1,4 +1,4 @@
-//! Parts of the request path by themselves, the same ones as in benches/request_path.rs and some more.
+//! Parts of the request path by themselves, the same ones as in `benches/request_path.rs` and some more.
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;

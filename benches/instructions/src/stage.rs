@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::RootCertStore;
 use scorefront::front_end::worker::{self, Setup};
-use scorefront::front_end::{AccessOutput, spread};
+use scorefront::front_end::{AccessOutput, pulse, spread};
 use scorefront::scoring::catalog::Catalog;
 use scorefront::shutdown::Phase;
 use scorefront::telemetry::metrics::Metrics;
@@ -77,8 +77,10 @@ pub fn play(replica: Replica, script: impl FnOnce(&mut World) + Send + 'static) 
     let (https, listeners) = listener::bind(config.frontend.https, 1).expect("a port");
     let (phase, phases) = watch::channel(Phase::Running);
     let (alive, _) = mpsc::channel(1);
+    let (_pulse, asked) = pulse::pair();
     let setup = Setup {
         index: 0,
+        asked,
         https: listeners.into_iter().next().expect("a listener"),
         http: None,
         terminator: Terminator::new(Arc::new(ArcSwap::from_pointee(environment.table()))),
