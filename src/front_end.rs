@@ -4,10 +4,12 @@
 //! thread for everything operators ask ([`crate::admin`]), and one that follows the files ([`crate::reload`]). This file
 //! is the only place that knows all parts.
 
+mod delay;
 mod published;
-mod pulse;
+pub mod pulse;
+pub mod spread;
 mod tend;
-mod worker;
+pub mod worker;
 
 use std::io;
 use std::net::SocketAddr;
@@ -117,7 +119,7 @@ impl FrontEnd {
             config: Arc::clone(&shared_config),
         };
         let mut http_listeners = http_listeners.into_iter();
-        for (index, https) in https_listeners.into_iter().enumerate() {
+        for (index, (https, spread)) in https_listeners.into_iter().zip(spread::parts(threads)).enumerate() {
             let (pulse, asked) = pulse::pair();
             front_end.pulses.push(pulse);
             let setup = worker::Setup {
@@ -130,7 +132,8 @@ impl FrontEnd {
                 metrics: Arc::clone(&metrics),
                 access: access.clone(),
                 phases: phases.clone(),
-                _alive: alive.clone(),
+                spread,
+                alive: alive.clone(),
             };
             front_end.workers.push(start_thread(format!("worker-{index}"), |runtime| worker::run(runtime, setup))?);
         }

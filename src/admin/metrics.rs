@@ -7,6 +7,7 @@ mod kubernetes;
 mod mirroring;
 mod replicas;
 mod requests;
+mod workers;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -58,6 +59,7 @@ impl Collector for Snapshot {
         self.requests(&mut encoder)?;
         self.mirroring(&mut encoder)?;
         self.connections(&mut encoder)?;
+        self.workers(&mut encoder)?;
         self.certificates(&mut encoder)?;
         self.reloads(&mut encoder)?;
         self.replicas(&mut encoder)?;

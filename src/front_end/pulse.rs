@@ -5,13 +5,14 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Asks one thread.
 #[derive(Debug)]
-pub(super) struct Pulse(mpsc::Sender<oneshot::Sender<()>>);
+pub struct Pulse(mpsc::Sender<oneshot::Sender<()>>);
 
 /// Is asked; goes to that thread.
 #[derive(Debug)]
-pub(super) struct Asked(mpsc::Receiver<oneshot::Sender<()>>);
+pub struct Asked(mpsc::Receiver<oneshot::Sender<()>>);
 
-pub(super) fn pair() -> (Pulse, Asked) {
+/// Both ends for one thread.
+pub fn pair() -> (Pulse, Asked) {
     let (sender, receiver) = mpsc::channel(1);
     (Pulse(sender), Asked(receiver))
 }

@@ -28,6 +28,7 @@ mod replicas;
 mod routing;
 mod scheduling;
 mod seen;
+mod spread;
 mod sticky;
 mod support;
 mod tickets;
