@@ -46,6 +46,7 @@ use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::cluster::Cluster;
 use crate::config::{self, AdminListen, Config};
 use crate::environment::draft::Draft;
 use crate::environment::report::Taking;
@@ -146,6 +147,8 @@ pub struct Admin {
     pub token: SharedToken,
     pub transport: SharedTransport,
     pub reload: reload::Handle,
+    /// The front ends that share the replicas; absent where this is the only one.
+    pub cluster: Option<Arc<Cluster>>,
     /// The configuration that is served.
     pub config: Arc<ArcSwap<Config>>,
     /// Where callers connect.
@@ -173,6 +176,7 @@ pub struct Parts {
     pub token: SharedToken,
     pub transport: SharedTransport,
     pub reload: reload::Handle,
+    pub cluster: Option<Arc<Cluster>>,
     pub config: Arc<ArcSwap<Config>>,
     pub bound: Callers,
     pub main: PathBuf,
@@ -220,9 +224,24 @@ impl fmt::Display for Peer {
 
 impl Admin {
     pub fn new(parts: Parts) -> Self {
-        let Parts { phases, metrics, certificates, catalog, token, transport, reload, config, bound, main } = parts;
+        let Parts { phases, metrics, certificates, catalog, token, transport, reload, cluster, config, bound, main } =
+            parts;
         let (turn, pace) = (Arc::default(), Pace::new());
-        Self { phases, metrics, certificates, catalog, token, transport, reload, config, bound, main, turn, pace }
+        Self {
+            phases,
+            metrics,
+            certificates,
+            catalog,
+            token,
+            transport,
+            reload,
+            cluster,
+            config,
+            bound,
+            main,
+            turn,
+            pace,
+        }
     }
 
     /// Has `edit` make up a change, which is judged whole, written, and served when this is over. It goes on to its end

@@ -32,7 +32,7 @@ use self::watched::Watched;
 use crate::config::Limits;
 use crate::scoring::caller::Caller;
 use crate::scoring::error::Refusal;
-use crate::scoring::headers::MAX_FIELDS;
+use crate::scoring::headers::{MAX_FIELDS, MEMBERS_FIELDS};
 use crate::scoring::worker::Worker;
 use crate::scoring::{self, RequestId, Score, exchange};
 use crate::shutdown::Drain;
@@ -41,6 +41,9 @@ use crate::tls::Protocol;
 
 /// Bytes of a request's head, before HPACK's compression for HTTP/2.
 const MAX_HEAD: u32 = 64 * 1024;
+
+/// The same of a request that another front end hands over: what it lets in, and what it adds.
+const MEMBERS_HEAD: usize = 96 * 1024;
 
 /// Bytes of a body in memory on one side of a connection, and what hyper reads at most at once. More is no faster, and
 /// memory that was large once stays with the process.
@@ -90,12 +93,14 @@ async fn serve_http1<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let (head, fields) =
+        if activity.caller().is_member { (MEMBERS_HEAD, MEMBERS_FIELDS) } else { (MAX_HEAD as usize, MAX_FIELDS) };
     let stream = Watched::http1(stream, Rc::clone(activity));
     let mut connection = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
-        .max_headers(MAX_FIELDS)
+        .max_headers(fields)
         // The watch refuses first, in our own words; hyper's limit is reached at, not after, its last byte.
-        .max_header_size(MAX_HEAD as usize + 1)
+        .max_header_size(head + 1)
         .serve_connection(TokioIo::new(stream), service);
     let overdue = drive(activity, drain, &mut Http1 { connection: &mut connection, activity }).await;
     // Whoever sent what is no request, or half of one, is told so; an answer under way would be torn by that.

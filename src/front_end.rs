@@ -4,6 +4,7 @@
 //! thread for everything operators ask ([`crate::admin`]), and one that follows the files ([`crate::reload`]). This file
 //! is the only place that knows all parts.
 
+mod share;
 mod tend;
 mod worker;
 
@@ -19,6 +20,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
+use crate::cluster::{self, AddressError, Cluster};
 use crate::admin::{self, Admin, SharedToken, SharedTransport};
 use crate::config::{AdminListen, Config};
 use crate::environment::Environment;
@@ -38,6 +40,9 @@ pub enum StartError {
     // Said whole, hence no source: `{:#}` would say it again.
     #[error("admin.{0}")]
     Admin(admin::AdminError),
+    // The same.
+    #[error("cluster: {0}")]
+    Cluster(AddressError),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
 }
@@ -57,6 +62,8 @@ pub struct Bound {
     pub https: SocketAddr,
     pub http: Option<SocketAddr>,
     pub admin: AdminListen,
+    /// Where other front ends of the cluster hand requests over.
+    pub cluster: Option<SocketAddr>,
 }
 
 /// A front end that serves. Dropped without [`FrontEnd::stop`] it cuts what is in flight.
@@ -89,10 +96,19 @@ impl FrontEnd {
             None => (None, Vec::new()),
         };
         let admin_listener = admin::bind(&config.admin).map_err(StartError::Admin)?;
-        let bound = Bound { https, http, admin: admin_listener.address() };
+        let (members, cluster, members_listeners) = match &config.cluster {
+            Some(table) => {
+                let (bound, listeners) = bind("cluster.listen", table.listen)?;
+                let own = cluster::own_address(table, bound).map_err(StartError::Cluster)?;
+                (Some(bound), Some(Cluster::new(own, environment.cluster_secrets())), listeners)
+            }
+            None => (None, None, Vec::new()),
+        };
+        let bound = Bound { https, http, admin: admin_listener.address(), cluster: members };
+        let sharing = cluster.as_ref().map(|cluster| &cluster.sharing);
 
         let certificates = Arc::new(ArcSwap::from_pointee(environment.table()));
-        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, https.port(), &metrics, None)));
+        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, https.port(), &metrics, sharing, None)));
         let token = Arc::new(ArcSwap::from_pointee(environment.token()));
         let transport = Arc::new(ArcSwap::from_pointee(environment.admin_transport()));
         let terminator = Terminator::new(Arc::clone(&certificates));
@@ -110,11 +126,14 @@ impl FrontEnd {
             config: Arc::clone(&shared_config),
         };
         let mut http_listeners = http_listeners.into_iter();
+        let mut members_listeners = members_listeners.into_iter();
         for (index, https) in https_listeners.into_iter().enumerate() {
             let setup = worker::Setup {
                 index,
                 https,
                 http: http_listeners.next(),
+                members: members_listeners.next(),
+                cluster: cluster.clone(),
                 terminator: terminator.clone(),
                 catalog: Arc::clone(&catalog),
                 metrics: Arc::clone(&metrics),
@@ -133,6 +152,7 @@ impl FrontEnd {
             catalog: Arc::clone(&catalog),
             token: Arc::clone(&token),
             transport: Arc::clone(&transport),
+            cluster: cluster.clone(),
             listens_on: config.admin.listen.clone(),
             catalog_changed: Arc::clone(&catalog_changed),
         };
@@ -141,6 +161,9 @@ impl FrontEnd {
         let reload = reload::start(environment, publish).map_err(StartError::Thread)?;
         front_end.reload = Some(reload.clone());
         let tended = Arc::clone(&catalog);
+        let shared = cluster.clone().map(|cluster| {
+            share::share(cluster, Arc::clone(&catalog), Arc::clone(&shared_config), phases.clone())
+        });
         let callers = admin::Callers { https, http };
         let config = shared_config;
         let admin = Admin::new(admin::Parts {
@@ -151,12 +174,16 @@ impl FrontEnd {
             token,
             transport,
             reload,
+            cluster,
             config,
             bound: callers,
             main,
         });
         front_end.control = Some(start_thread("control".to_owned(), |runtime| {
             runtime.spawn_local(tend::tend(tended, catalog_changed));
+            if let Some(shared) = shared {
+                runtime.spawn_local(shared);
+            }
             runtime.block_on(admin.serve(admin_listener));
             // A name that is being looked up is not waited for.
             runtime.shutdown_background();
@@ -221,6 +248,7 @@ struct Published {
     catalog: Arc<ArcSwap<Catalog>>,
     token: SharedToken,
     transport: SharedTransport,
+    cluster: Option<Arc<Cluster>>,
     /// What `admin.listen` was when its address was bound.
     listens_on: AdminListen,
     catalog_changed: Arc<Notify>,
@@ -236,14 +264,21 @@ impl Published {
             self.token.store(Arc::new(token));
         }
         self.transport.store(Arc::new(environment.admin_transport()));
+        if let Some(cluster) = &self.cluster {
+            cluster.set_secrets(environment.cluster_secrets());
+        }
         let config = environment.config();
         if !Arc::ptr_eq(&self.config.load(), config) {
             self.config.store(Arc::clone(config));
             let before = self.catalog.load_full();
-            let catalog = Arc::new(Catalog::new(config, self.https_port, &self.metrics, Some(&before)));
+            let sharing = self.cluster.as_ref().map(|cluster| &cluster.sharing);
+            let catalog = Arc::new(Catalog::new(config, self.https_port, &self.metrics, sharing, Some(&before)));
             self.catalog.store(Arc::clone(&catalog));
             catalog.take_effect(&before);
             self.catalog_changed.notify_one();
+            if let Some(sharing) = sharing {
+                sharing.notify_one();
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod catalog;
 mod dispatch;
 pub mod error;
 pub mod exchange;
+pub mod handover;
 pub mod headers;
 mod host;
 mod id;
@@ -24,7 +25,6 @@ mod split;
 pub mod worker;
 
 use std::future::{Future, poll_fn, ready};
-use std::mem;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -37,12 +37,12 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{Service, ServiceBuilder};
 
-use self::attempt::Attempt;
 use self::body::{GATHERED, RequestBody, ResponseBody};
 use self::caller::Caller;
 use self::catalog::{Catalog, Deployment, ServiceRef};
 use self::error::Refusal;
 use self::exchange::{Exchange, Upload};
+use self::handover::Holder;
 use self::headers::{AZUREML_MODEL_DEPLOYMENT, MAX_FIELDS, X_REQUEST_TIMEOUT_MS};
 use self::host::Host;
 use self::observe::Call;
@@ -79,6 +79,10 @@ impl Service<Call> for Score {
     fn call(&mut self, Call { request, exchange }: Call) -> Self::Future {
         let (head, incoming) = request.into_parts();
         let mut body = RequestBody::new(incoming, Rc::clone(&exchange), head.headers.contains_key(EXPECT));
+        if handover::is_question(&exchange, &head) {
+            return Box::pin(handover::answer(exchange, head, body));
+        }
+        let decide = if exchange.caller.is_member { handover::decide } else { decide };
         // What needs no waiting is decided here, so that the box holds only what does.
         match decide(head, &mut body, &exchange) {
             Ok((request, timeout)) => Box::pin(carry(exchange, request.map(|()| body), timeout)),
@@ -134,17 +138,21 @@ fn decide(
     let deployment = deployment.ok_or_else(|| Refusal::no_ready_replicas(&service.name))?;
 
     let target = target(route.resource, &head.uri, deployment)?;
-    let unknown_length = !body.is_end_stream() && body.size_hint().exact().is_none();
+    headers::to_replica(exchange, service.is_keyed(), head.version, &mut head.headers);
+    Ok((to_replica(head, target, body), timeout))
+}
+
+/// A request for `target`, with the fields there are.
+fn to_replica(head: request::Parts, target: Uri, body: &RequestBody) -> Request<()> {
     let mut request = Request::new(());
-    *request.method_mut() = head.method.clone();
+    *request.method_mut() = head.method;
     *request.uri_mut() = target;
-    *request.headers_mut() = mem::take(&mut head.headers);
-    headers::to_replica(exchange, service.is_keyed(), head.version, request.headers_mut());
-    if unknown_length {
+    *request.headers_mut() = head.headers;
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
         // hyper by itself takes GET to have no body then.
         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    Ok((request, timeout))
+    request
 }
 
 /// Has a replica answer, within the time there is.
@@ -154,11 +162,12 @@ async fn carry(
     timeout: Duration,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let deadline = exchange.started + timeout;
+    let promised = exchange.handed().map_or(timeout, |handed| handed.timeout);
     let mut alarm = Box::pin(sleep_until(deadline));
     let answer = tokio::select! {
         biased;
-        answer = dispatch::dispatch(&exchange, request, deadline) => answer?,
-        () = alarm.as_mut() => return Err(out_of_time(&exchange, timeout)),
+        answer = dispatch::dispatch(&exchange, request, (deadline, promised)) => answer?,
+        () = alarm.as_mut() => return Err(out_of_time(&exchange, promised)),
     };
     Ok(to_caller(answer, exchange.deployment(), timeout, alarm))
 }
@@ -263,7 +272,7 @@ fn out_of_time(exchange: &Exchange, timeout: Duration) -> Refusal {
 /// The answer as the caller gets it. From here on the timeout bounds each silence of the replica, so that a stream of
 /// events may go on as long as it lives.
 fn to_caller(
-    answer: Response<AnswerBody<RequestBody, Attempt>>,
+    answer: Response<AnswerBody<RequestBody, Holder>>,
     deployment: Option<&Deployment>,
     timeout: Duration,
     alarm: Pin<Box<Sleep>>,

@@ -42,6 +42,7 @@ pub struct RawFile {
     pub admin: RawAdmin,
     pub limits: RawLimits,
     pub dns: RawDns,
+    pub cluster: Field<RawCluster>,
     pub log: RawLog,
     pub defaults: RawServiceSettings,
     pub cnames: Vec<RawCname>,
@@ -105,6 +106,16 @@ pub struct RawLimits {
 
 pub struct RawDns {
     pub servers: Field<Vec<Located<SocketAddr>>>,
+}
+
+pub struct RawCluster {
+    /// Where its table begins.
+    pub at: Location,
+    pub listen: Field<SocketAddr>,
+    pub address: Field<SocketAddr>,
+    pub secret_file: Option<Located<PathBuf>>,
+    pub members: Field<Vec<Located<SocketAddr>>>,
+    pub dns: Field<DnsTarget>,
 }
 
 pub struct RawLog {
@@ -268,6 +279,7 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
     let dns = table.section("dns", "in [dns]", |table| RawDns {
         servers: table.list("servers", "addresses of name servers", value::name_server),
     });
+    let cluster = table.inline("cluster", "in [cluster]", CLUSTER_EXAMPLE, read_cluster);
     let log = table.section("log", "in [log]", |table| RawLog {
         format: table.optional("format", |value| {
             value::word(value, &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)])
@@ -290,6 +302,7 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
         admin,
         limits,
         dns,
+        cluster,
         log,
         defaults,
         cnames,
@@ -298,8 +311,23 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
     (file, include.value().unwrap_or_default())
 }
 
+/// What an operator could write for `[cluster]` in one line.
+const CLUSTER_EXAMPLE: &str = "{ secret_file = \"cluster.secret\", dns = \"scorefront-peers.scoring.svc:8444\" }";
+
+fn read_cluster(table: &mut Table<'_, '_>) -> RawCluster {
+    let address = |value: &DeValue<'_>| value::member_address(value);
+    RawCluster {
+        at: table.at(),
+        listen: table.optional("listen", value::listen_address),
+        address: table.optional("address", address),
+        secret_file: table.required("secret_file", "\"cluster.secret\"", value::path),
+        members: table.list("members", "addresses such as \"10.1.0.7:8444\"", address),
+        dns: table.optional("dns", |value| value::text(value, "a name such as \"peers.scoring.svc:8444\"")?.parse()),
+    }
+}
+
 fn read_included(table: &mut Table<'_, '_>) -> Tables {
-    for key in ["include", "environment", "frontend", "tls", "reload", "admin", "limits", "dns", "log", "defaults"] {
+    for key in ["include", "environment", "frontend", "tls", "reload", "admin", "limits", "dns", "cluster", "log", "defaults"] {
         table.refuse(key, || {
             Problem::new(format!("`{key}` can stand in the main file only"))
                 .remedy("move it there; an included file holds [[service]] and [[cname]] tables")

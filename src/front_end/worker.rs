@@ -18,6 +18,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, timeout};
 
 use super::AccessOutput;
+use crate::cluster::Cluster;
 use crate::connection;
 use crate::listener;
 use crate::scoring::caller::Caller;
@@ -36,6 +37,9 @@ pub(super) struct Setup {
     pub(super) index: usize,
     pub(super) https: StdListener,
     pub(super) http: Option<StdListener>,
+    /// Where other front ends of the cluster hand requests over.
+    pub(super) members: Option<StdListener>,
+    pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) terminator: Terminator,
     pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) metrics: Arc<Metrics>,
@@ -48,7 +52,8 @@ pub(super) struct Setup {
 /// Serves until the process is closing and every connection has ended, or it is stopped.
 pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
     let access = AccessLog::new(setup.access.writer.clone(), setup.access.text);
-    let worker = Rc::new(Worker::new(setup.index, Arc::clone(&setup.catalog), Arc::clone(&setup.metrics), access));
+    let (catalog, metrics) = (Arc::clone(&setup.catalog), Arc::clone(&setup.metrics));
+    let worker = Rc::new(Worker::new(setup.index, catalog, setup.cluster.clone(), metrics, access));
     runtime.block_on(serve(&worker, setup));
     // Cuts what is left, which writes it down; a name that is being looked up is not waited for.
     runtime.shutdown_background();
@@ -56,12 +61,13 @@ pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
 }
 
 async fn serve(worker: &Rc<Worker>, setup: Setup) {
-    let Setup { https, http, terminator, mut phases, _alive, .. } = setup;
+    let Setup { https, http, members, terminator, mut phases, _alive, .. } = setup;
     let thread = Rc::new(Thread {
         worker: Rc::clone(worker),
         terminator,
         drain: Drain::default(),
         open: Cell::new(0),
+        open_to_members: Cell::new(0),
         closed_one: Notify::new(),
     });
     let (pool, copies) = (Rc::clone(&worker.pool), Rc::clone(&worker.copies.pool));
@@ -70,7 +76,8 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     spawn_local(flush_access_log(Rc::clone(worker)));
 
     let mut accepting = Vec::new();
-    for (listener, transport) in [(Some(https), Transport::Tls), (http, Transport::Plain)] {
+    let listeners = [(Some(https), Transport::Tls), (http, Transport::Plain), (members, Transport::Member)];
+    for (listener, transport) in listeners {
         // Only a file descriptor that is none could fail here, and these were just bound.
         if let Some(Ok(listener)) = listener.map(TcpListener::from_std) {
             accepting.push(spawn_local(accept_all(Rc::clone(&thread), listener, transport)));
@@ -106,6 +113,8 @@ async fn flush_access_log(worker: Rc<Worker>) {
 enum Transport {
     Plain,
     Tls,
+    /// Another front end's.
+    Member,
 }
 
 /// What the connections of one thread share.
@@ -114,6 +123,8 @@ struct Thread {
     terminator: Terminator,
     drain: Drain,
     open: Cell<usize>,
+    /// Connections of other front ends, which do not take the place of callers: each stands for one that has been let in.
+    open_to_members: Cell<usize>,
     closed_one: Notify,
 }
 
@@ -124,7 +135,7 @@ async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transp
     loop {
         // At the limit callers wait in the kernel's queue, where they cost nothing.
         let accept = async {
-            thread.room().await;
+            thread.room(transport).await;
             listener::accept(&listener, &metrics.accept_errors).await
         };
         let (tcp, peer) = tokio::select! {
@@ -134,44 +145,67 @@ async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transp
             // Only when nobody is left in the queue: closing the socket would reset them.
             () = closing.as_mut() => return,
         };
-        metrics.connections_accepted.increment();
-        thread.open.set(thread.open.get() + 1);
-        let open = Open(Rc::clone(&thread));
-        spawn_local(async move { open.0.serve(tcp, peer, transport).await });
+        let open = Open::count(Rc::clone(&thread), transport);
+        spawn_local(async move { open.thread.serve(tcp, peer, transport).await });
     }
 }
 
 /// A connection that counts.
-struct Open(Rc<Thread>);
+struct Open {
+    thread: Rc<Thread>,
+    transport: Transport,
+}
+
+impl Open {
+    fn count(thread: Rc<Thread>, transport: Transport) -> Self {
+        let open = thread.open(transport);
+        open.set(open.get() + 1);
+        if !matches!(transport, Transport::Member) {
+            thread.worker.thread_metrics().connections_accepted.increment();
+        }
+        Self { thread, transport }
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.worker.thread_metrics().connections_closed.increment();
-        self.0.closed_one.notify_waiters();
+        let open = self.thread.open(self.transport);
+        open.set(open.get() - 1);
+        if !matches!(self.transport, Transport::Member) {
+            self.thread.worker.thread_metrics().connections_closed.increment();
+        }
+        self.thread.closed_one.notify_waiters();
     }
 }
 
 impl Thread {
-    async fn room(&self) {
-        if self.has_room() {
+    /// Where connections of a kind are counted.
+    fn open(&self, transport: Transport) -> &Cell<usize> {
+        match transport {
+            Transport::Plain | Transport::Tls => &self.open,
+            Transport::Member => &self.open_to_members,
+        }
+    }
+
+    async fn room(&self, transport: Transport) {
+        if self.has_room(transport) {
             return;
         }
         self.worker.thread_metrics().connections_at_limit.increment();
-        while !self.has_room() {
+        while !self.has_room(transport) {
             // Or the limit was raised, which nobody tells.
             let _ = timeout(LIMIT_INTERVAL, self.closed_one.notified()).await;
         }
     }
 
     /// Whether this thread has a connection left of its share.
-    fn has_room(&self) -> bool {
+    fn has_room(&self, transport: Transport) -> bool {
         let all = self.worker.catalog().limits.max_connections;
-        self.open.get() < all.div_ceil(self.worker.metrics.threads.len())
+        self.open(transport).get() < all.div_ceil(self.worker.metrics.threads.len())
     }
 
     async fn all_closed(&self) {
-        while self.open.get() > 0 {
+        while self.open.get() + self.open_to_members.get() > 0 {
             self.closed_one.notified().await;
         }
     }
@@ -182,6 +216,10 @@ impl Thread {
         match transport {
             Transport::Plain => {
                 let caller = Caller::plain(peer);
+                connection::serve(tcp, Protocol::Http1, caller, worker, &limits, &self.drain).await;
+            }
+            Transport::Member => {
+                let caller = Caller::member(peer);
                 connection::serve(tcp, Protocol::Http1, caller, worker, &limits, &self.drain).await;
             }
             Transport::Tls => {

@@ -13,8 +13,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::attempt::Attempt;
 use super::exchange::{Ending, Exchange, Upload};
+use super::handover::Holder;
 use super::mirror::Tee;
 use crate::upstream::AnswerBody;
 
@@ -249,7 +249,7 @@ enum Source {
     /// A short text of our own.
     Own(Bytes),
     Replica {
-        answer: AnswerBody<RequestBody, Attempt>,
+        answer: AnswerBody<RequestBody, Holder>,
         /// How long the replica may be silent between two parts.
         patience: Duration,
         /// Rings at the earliest when the silence may be over; set anew only then, not for each part.
@@ -266,7 +266,7 @@ impl ResponseBody {
     }
 
     /// `alarm` is a timer the request no longer needs; it is used again here.
-    pub fn replica(answer: AnswerBody<RequestBody, Attempt>, patience: Duration, alarm: Pin<Box<Sleep>>) -> Self {
+    pub fn replica(answer: AnswerBody<RequestBody, Holder>, patience: Duration, alarm: Pin<Box<Sleep>>) -> Self {
         Self {
             source: Source::Replica { answer, patience, alarm, last_part: Instant::now(), broken: None },
             exchange: None,

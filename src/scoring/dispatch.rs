@@ -18,6 +18,7 @@ use super::body::RequestBody;
 use super::catalog::{Deployment, ServiceRef};
 use super::error::Refusal;
 use super::exchange::{Exchange, Upload};
+use super::handover::{self, HandedOver, Holder, Place};
 use super::headers::X_REQUEST_TIMEOUT_MS;
 use super::mirror;
 use super::route::Route;
@@ -35,12 +36,12 @@ const LOAN: Duration = Duration::from_millis(100);
 const OUT_OF_REACH: u32 = 4;
 
 /// Has `request` answered by a replica of the deployment noted in `exchange`. The deadline is the caller's to keep; it is
-/// needed here to tell what is hopeless.
+/// needed here to tell what is hopeless, and what its caller was promised to tell it so elsewhere.
 pub async fn dispatch(
     exchange: &Rc<Exchange>,
     mut request: Request<RequestBody>,
-    deadline: Instant,
-) -> Result<Response<AnswerBody<RequestBody, Attempt>>, Refusal> {
+    (deadline, promised): (Instant, Duration),
+) -> Result<Response<AnswerBody<RequestBody, Holder>>, Refusal> {
     if request.body().is_small() {
         poll_fn(|cx| request.body_mut().poll_gather(cx)).await.map_err(|_| Refusal::broken_body())?;
     }
@@ -48,11 +49,13 @@ pub async fn dispatch(
     exchange.asked.set(Some(now));
     let mut permit = match deployment(exchange)?.replicas.try_take(now) {
         Some(permit) => permit,
-        None => {
-            let permit = Box::pin(wait_wherever(exchange, &mut request, deadline)).await?;
-            now = Instant::now();
-            permit
-        }
+        None => match Box::pin(look_elsewhere(exchange, request, (deadline, promised))).await? {
+            Found::Answer(answer) => return Ok(answer),
+            Found::Permit(permit, back) => {
+                (now, request) = (Instant::now(), back);
+                permit
+            }
+        },
     };
     mirror::begin(exchange, &mut request, deadline);
     let mut is_retry = false;
@@ -69,7 +72,7 @@ pub async fn dispatch(
         match upstream::send(&exchange.worker.pool, request, &exchange.times, attempt, connect_timeout).await {
             // A replica was never asked to change the protocol, so that is no answer to the request.
             Ok(answer) if answer.status().is_informational() => return Err(Refusal::replica_closed()),
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => return Ok(answer.map(|body| body.map_held(Holder::Replica))),
             Err(Failure::Sent { held: attempt, cause }) => return Err(broken(exchange, attempt, &cause)),
             Err(Failure::Unsent { request: unsent, held: attempt, cause }) => {
                 request = unsent;
@@ -93,21 +96,43 @@ fn deployment(exchange: &Exchange) -> Result<&Deployment, Refusal> {
     exchange.deployment().ok_or_else(Refusal::not_found)
 }
 
-/// Waits for a permit; if the deployment goes meanwhile, for one of that which takes its place.
-async fn wait_wherever(
+/// What a request came to that found no permit.
+#[expect(clippy::large_enum_variant, reason = "it is moved once")]
+enum Found {
+    Permit(ReplicaPermit, Request<RequestBody>),
+    /// Of another front end.
+    Answer(Response<AnswerBody<RequestBody, Holder>>),
+}
+
+/// Waits for a permit, or has the front end answer that has the deployment; if that goes meanwhile, or is another front
+/// end's, looks for what takes its place.
+async fn look_elsewhere(
     exchange: &Exchange,
-    request: &mut Request<RequestBody>,
-    deadline: Instant,
-) -> Result<ReplicaPermit, Refusal> {
+    mut request: Request<RequestBody>,
+    times: (Instant, Duration),
+) -> Result<Found, Refusal> {
+    let mut tried = Vec::new();
     loop {
-        if let Some(permit) = wait(exchange, exchange.rank(), deadline).await? {
-            return Ok(permit);
+        if let (Place::At(member), Some(cluster)) =
+            (handover::place(exchange, &deployment(exchange)?.replicas, &tried), &exchange.worker.cluster)
+        {
+            let address = member.address;
+            match handover::hand_over(exchange, cluster, request, member, times).await? {
+                HandedOver::Answered(answer) => return Ok(Found::Answer(answer)),
+                HandedOver::Unsent(back) => request = back,
+            }
+            tried.push(address);
+            continue;
         }
-        relocate(exchange, request)?;
+        if let Some(permit) = wait(exchange, exchange.rank(), times.0).await? {
+            return Ok(Found::Permit(permit, request));
+        }
+        tried.clear();
+        relocate(exchange, &mut request)?;
         // Whatever changes under it, this thread goes on.
         yield_now().await;
         if let Some(permit) = deployment(exchange)?.replicas.try_take(Instant::now()) {
-            return Ok(permit);
+            return Ok(Found::Permit(permit, request));
         }
     }
 }
@@ -157,7 +182,9 @@ fn relocate(exchange: &Exchange, request: &mut Request<RequestBody>) -> Result<(
     let before = service(exchange)?;
     let catalog = exchange.worker.catalog();
     let service = ServiceRef::named(&catalog, &before.name).ok_or_else(|| Refusal::service_not_found(&before.name))?;
-    let index = super::deployment(&service, exchange, request.headers())?;
+    // Which it is was decided by the front end that handed it over, if one did.
+    let handed = exchange.handed().and_then(|_| service.deployment_named(exchange.deployment()?.name.as_bytes()));
+    let index = handed.map_or_else(|| super::deployment(&service, exchange, request.headers()), Ok)?;
     let name = before.name.clone();
     let moved = exchange.move_to(service, index).ok_or_else(|| Refusal::no_ready_replicas(&name))?;
     *request.uri_mut() = super::target(Route::parse(exchange.uri.path())?.resource, &exchange.uri, moved)?;

@@ -25,13 +25,16 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Header fields in one request. Callers send some twenty.
 pub const MAX_FIELDS: usize = 100;
+
+/// The same in a request that another front end hands over: what it lets in, and what it adds.
+pub const MEMBERS_FIELDS: usize = MAX_FIELDS + 20;
 
 /// The longest caller's request id that is passed on; the replicas' own server refuses more than 100.
 const MAX_CLIENT_REQUEST_ID: usize = 40;
@@ -94,6 +97,13 @@ pub fn to_replica(exchange: &Exchange, keyed: bool, version: Version, headers: &
     if let Some(certificate) = &exchange.caller.certificate {
         certificate.write(headers);
     }
+}
+
+/// Turns the fields of a request that another front end hands over into those of the request to a replica. It has done all
+/// that concerns the caller.
+pub fn from_member(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    remove_where(headers, |name| matches!(*name, HOST | CONTENT_LENGTH));
 }
 
 /// Removes from a replica's answer what concerned only the connection to it.

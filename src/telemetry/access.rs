@@ -56,6 +56,12 @@ pub struct Line<'a> {
     pub deployment: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replica: Option<&'a str>,
+    /// The front end that it was handed over to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handed_to: Option<SocketAddr>,
+    /// The front end that handed it over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handed_by: Option<SocketAddr>,
     /// Absent when the caller left before there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -122,6 +128,8 @@ impl<'a> Line<'a> {
             key: None,
             deployment: None,
             replica: None,
+            handed_to: None,
+            handed_by: None,
             status: None,
             code: None,
             end: "complete",
@@ -149,6 +157,11 @@ impl<'a> Line<'a> {
         }
         for word in [self.code, self.deployment, self.replica].into_iter().flatten() {
             write!(out, " {word}")?;
+        }
+        for (word, member) in [("handed_to", self.handed_to), ("handed_by", self.handed_by)] {
+            if let Some(member) = member {
+                write!(out, " {word}={member}")?;
+            }
         }
         let model = self.model_ms.unwrap_or_default();
         writeln!(

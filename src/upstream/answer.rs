@@ -48,6 +48,12 @@ where
         body
     }
 
+    /// The same, holding what `map` makes of what is held.
+    pub fn map_held<T>(self, map: impl FnOnce(H) -> T) -> AnswerBody<B, T> {
+        let carrier = self.carrier.map(|Carrier { link, place, held }| Carrier { link, place, held: map(held) });
+        AnswerBody { incoming: self.incoming, carrier }
+    }
+
     fn put_back(&mut self) {
         let Some(Carrier { link, place, held }) = self.carrier.take() else { return };
         match place {
