@@ -6,6 +6,7 @@
 //! each of the other files is about what one of them is about.
 
 mod answer;
+mod cluster;
 mod documented;
 mod environment;
 mod keys;

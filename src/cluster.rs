@@ -59,8 +59,6 @@ pub struct Counts {
     pub wrong_secret: AtomicU64,
     /// Requests of somebody who knows it and is no member.
     pub not_a_member: AtomicU64,
-    /// Requests that were handed over to one that is not the deployment's home, and might not be handed on again.
-    pub kept: AtomicU64,
 }
 
 impl Cluster {

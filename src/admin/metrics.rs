@@ -3,6 +3,7 @@
 //!
 //! Here are those of the process, its connections and its files; the modules below have the others.
 
+mod cluster;
 mod mirroring;
 mod replicas;
 mod requests;
@@ -19,6 +20,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::Admin;
+use crate::cluster::Cluster;
 use crate::reload::Standing;
 use crate::scoring::catalog::Catalog;
 use crate::telemetry::cell::{BOUNDS_MICROS, Counter, Histogram, Total};
@@ -35,6 +37,7 @@ pub(super) fn render(admin: &Admin) -> Result<String, fmt::Error> {
         standing: admin.reload.standing(),
         is_following: admin.reload.is_following(),
         catalog: admin.catalog.load_full(),
+        cluster: admin.cluster.clone(),
     }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
@@ -47,6 +50,7 @@ struct Snapshot {
     standing: Arc<Standing>,
     is_following: bool,
     catalog: Arc<Catalog>,
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Collector for Snapshot {
@@ -57,6 +61,7 @@ impl Collector for Snapshot {
         self.certificates(&mut encoder)?;
         self.reloads(&mut encoder)?;
         self.replicas(&mut encoder)?;
+        self.cluster(&mut encoder)?;
         self.process(&mut encoder)
     }
 }

@@ -129,6 +129,10 @@ impl Members {
         self.leaving = true;
     }
 
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
     /// Those to ask.
     pub fn candidates(&self) -> Vec<SocketAddr> {
         self.others.keys().copied().collect()
