@@ -90,6 +90,11 @@ impl Cluster {
         self.plan.load().home(replicas).map(Arc::clone)
     }
 
+    /// Whether requests go by `plan` still.
+    pub fn goes_by(&self, plan: &Arc<Plan>) -> bool {
+        Arc::ptr_eq(&self.plan.load(), plan)
+    }
+
     pub fn members(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,6 +22,7 @@ use super::handover::{self, HandedOver, Holder, Place};
 use super::headers::X_REQUEST_TIMEOUT_MS;
 use super::mirror;
 use super::route::Route;
+use crate::cluster::Cluster;
 use crate::scheduling::{Forecast, Rank, Replica, ReplicaPermit, Turned};
 use crate::telemetry::metrics::Overload;
 use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, ConnectError, Failure};
@@ -111,10 +112,12 @@ async fn look_elsewhere(
     mut request: Request<RequestBody>,
     times: (Instant, Duration),
 ) -> Result<Found, Refusal> {
+    let cluster = exchange.worker.cluster.as_deref();
     let mut tried = Vec::new();
     loop {
-        if let (Place::At(member), Some(cluster)) =
-            (handover::place(exchange, &deployment(exchange)?.replicas, &tried), &exchange.worker.cluster)
+        let plan = cluster.map(Cluster::plan);
+        if let (Some(cluster), Some(plan)) = (cluster, &plan)
+            && let Place::At(member) = handover::place(exchange, cluster, plan, &deployment(exchange)?.replicas, &tried)
         {
             let address = member.address;
             match handover::hand_over(exchange, cluster, request, member, times).await? {
@@ -124,7 +127,12 @@ async fn look_elsewhere(
             tried.push(address);
             continue;
         }
-        if let Some(permit) = wait(exchange, exchange.rank(), times.0).await? {
+        // Who joins a line that has just been sent away would stand there for nothing.
+        let is_here = || match (cluster, &plan) {
+            (Some(cluster), Some(plan)) => cluster.goes_by(plan),
+            _ => true,
+        };
+        if let Some(permit) = wait(exchange, exchange.rank(), times.0, is_here).await? {
             return Ok(Found::Permit(permit, request));
         }
         tried.clear();
@@ -137,8 +145,14 @@ async fn look_elsewhere(
     }
 }
 
-/// Waits for a permit, or refuses to. `None`: the deployment is gone.
-async fn wait(exchange: &Exchange, rank: Rank, deadline: Instant) -> Result<Option<ReplicaPermit>, Refusal> {
+/// Waits for a permit, or refuses to. `None`: the deployment is gone, or is not `is_here` any more, which is asked once it
+/// stands in the line.
+async fn wait(
+    exchange: &Exchange,
+    rank: Rank,
+    deadline: Instant,
+    is_here: impl Fn() -> bool,
+) -> Result<Option<ReplicaPermit>, Refusal> {
     let (service, replicas) = (service(exchange)?, &deployment(exchange)?.replicas);
     let now = Instant::now();
     let forecast = replicas.forecast(rank, now);
@@ -152,11 +166,17 @@ async fn wait(exchange: &Exchange, rank: Rank, deadline: Instant) -> Result<Opti
         return Err(overloaded(Overload::Hopeless));
     }
     let patience = if replicas.is_any_lent() { service.max_queue_wait.max(LOAN) } else { service.max_queue_wait };
+    // Where a front end has several places to wait in, the time is for all of them.
+    let before = if exchange.worker.cluster.is_some() { exchange.queued.get() } else { Duration::ZERO };
+    let patience = patience.saturating_sub(before);
     let waiting = match replicas.join(rank, now) {
         Ok(waiting) => waiting,
         Err(Turned::Away) => return Err(overloaded(Overload::QueueFull)),
         Err(Turned::Elsewhere) => return Ok(None),
     };
+    if !is_here() {
+        return Ok(None);
+    }
     exchange.waits_since.set(Some(now));
     let called = timeout_at(now + patience, waiting).await;
     exchange.waits_since.set(None);
@@ -207,7 +227,7 @@ async fn another(exchange: &Exchange, failed: &Arc<Replica>, deadline: Instant) 
     // What the failed one has is kept meanwhile, so that it is not called out for this request again.
     let mut kept = Vec::new();
     loop {
-        let permit = wait(exchange, Rank::Again, deadline).await?.ok_or_else(none)?;
+        let permit = wait(exchange, Rank::Again, deadline, || true).await?.ok_or_else(none)?;
         if permit.slot().id() != failed.id() {
             return Ok(permit);
         }

@@ -2,8 +2,8 @@
 //!
 //! The first front end decides what a request is (host, route, key, limits, deployment) and stays its caller's; the second
 //! one is the deployment's home, and does what comes then: queue, replica, retry. What it answers, its own refusals
-//! too, passes through. A request is handed over at most twice, so that one which meets a front end that sees the cluster
-//! otherwise still arrives, and none goes round in circles.
+//! too, passes through. One that waits while its deployment moves is handed on, and so is one that meets a front end which
+//! sees the cluster otherwise; how often is bounded, so that none goes round in circles.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -27,14 +27,16 @@ use super::exchange::{Elsewhere, Exchange, Stages, Upload};
 use super::headers::{self, X_REQUEST_TIMEOUT_MS};
 use super::route::Route;
 use crate::cluster::exchange::{PATH, SIGNATURE};
+use crate::cluster::plan::Plan;
 use crate::cluster::secret::handing_over;
 use crate::cluster::state::MAX_STATE;
 use crate::cluster::{Cluster, Member};
 use crate::scheduling::{Rank, Replicas};
 use crate::upstream::{self, AnswerBody, Endpoint, Failure};
 
-/// How often a request is handed over at most.
-const MOST_HOPS: u8 = 2;
+/// How often a request is handed over at most. Once, as a rule; and once more for each time that its deployment moves while
+/// it waits, or that it meets a front end which sees the cluster otherwise.
+const MOST_HOPS: u8 = 8;
 
 /// How long a connection to another front end may take to open; it is near, and there may be another one to ask.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -85,10 +87,14 @@ pub(super) enum Place {
 
 /// Where a request for `replicas` belongs that found no permit here, and could not reach `tried`: with one of those who
 /// have slots, the more of them the more often.
-pub(super) fn place(exchange: &Exchange, replicas: &Arc<Replicas>, tried: &[SocketAddr]) -> Place {
-    let Some(cluster) = &exchange.worker.cluster else { return Place::Here };
+pub(super) fn place(
+    exchange: &Exchange,
+    cluster: &Cluster,
+    plan: &Plan,
+    replicas: &Arc<Replicas>,
+    tried: &[SocketAddr],
+) -> Place {
     let hops = exchange.handed().map_or(0, |handed| handed.hops);
-    let plan = cluster.plan();
     let Some(home) = plan.home(replicas) else { return Place::Here };
     if hops >= MOST_HOPS || (hops > 0 && home.own > 0) {
         return Place::Here;
@@ -200,7 +206,9 @@ fn write(
         return Err(Refusal::not_found());
     };
     let hops = exchange.handed().map_or(1, |handed| handed.hops + 1);
-    let call = Call { hops, rank: exchange.rank(), timeout: promised, service: &service.name, deployment: &deployment.name };
+    // Who has stood in a line does not go to the end of another one, and was let in before.
+    let rank = if exchange.queued.get().is_zero() { exchange.rank() } else { Rank::Again };
+    let call = Call { hops, rank, timeout: promised, service: &service.name, deployment: &deployment.name };
     fields.insert(HOST, member.endpoint.authority().clone());
     fields.insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)));
     fields.insert(CALL, value(call.to_text()));

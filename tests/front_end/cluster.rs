@@ -147,7 +147,8 @@ async fn refusals_of_the_home_pass_through_with_all_they_say() {
         let (here, there) = (of(&lines), of(&home));
         assert_eq!((here["handed_to"].as_str(), here.get("handed_by")), (Some(&*home_address), None));
         assert_eq!((there["handed_by"].as_str(), there.get("handed_to")), (Some(&*other_address), None));
-        assert_eq!(here["code"], there["code"]);
+        // Whose clock rings first at the deadline is chance; then the other one sees a hang-up.
+        assert!(here["code"] == there["code"] || there["end"] == "caller_left", "{here} {there}");
     }
 }
 
@@ -215,7 +216,7 @@ async fn a_front_end_with_another_secret_is_none_of_the_cluster() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_handed_over_twice_goes_no_further() {
+async fn a_request_that_was_handed_over_often_enough_goes_no_further() {
     let replica = Replica::echo();
     let cluster = Cluster::start(2, &[&replica], "max_queue_wait = '200ms'").await;
     let (home, others) = cluster.home().await;
@@ -233,8 +234,8 @@ async fn a_request_that_was_handed_over_twice_goes_no_further() {
     let mut wire = Wire::new(TcpStream::connect(to).await.expect("a connection"));
     let once = wire.ask(call(1)).await;
     assert_eq!((once.status, once.text()), (200, "x"), "on to whose it is");
-    let twice = wire.ask(call(2)).await;
-    assert_eq!(twice.refusal(), (503, "Overloaded".to_owned()));
+    let often = wire.ask(call(8)).await;
+    assert_eq!(often.refusal(), (503, "Overloaded".to_owned()));
     assert_eq!(replica.requests().len(), 1);
 }
 
@@ -242,7 +243,10 @@ async fn a_request_that_was_handed_over_twice_goes_no_further() {
 async fn slots_move_to_who_comes_and_back_from_who_goes_and_no_replica_sees_two_at_once() {
     let replicas = [slow(), slow(), slow(), slow()];
     let all: Vec<_> = replicas.iter().collect();
-    let addresses = free_addresses(3);
+    // The one that comes and goes is the home of the service whenever it is there.
+    let mut addresses = free_addresses(3);
+    let home = scorefront::cluster::shares::owners("iris", addresses.iter().copied(), 1)[0];
+    addresses.sort_by_key(|address| *address == home);
     let one_service = |environment: Environment| environment.set("defaults", PATIENT).service("iris", &all, "");
     let mut fronts: Vec<_> = addresses[..2].iter().map(|own| member(*own, &addresses, &one_service).start()).collect();
     for front in &fronts {
@@ -263,7 +267,9 @@ async fn slots_move_to_who_comes_and_back_from_who_goes_and_no_replica_sees_two_
             });
         }
     }
-    for _ in 0..3 {
+    let answered = || replicas.iter().map(|replica| replica.requests().len()).sum::<usize>();
+    for round in 1..=5 {
+        eventually("calls go on", async || answered() > 100 * round).await;
         let mut third = member(addresses[2], &addresses, &one_service).start();
         until_members(&third, 3).await;
         for front in &fronts {
@@ -273,11 +279,14 @@ async fn slots_move_to_who_comes_and_back_from_who_goes_and_no_replica_sees_two_
         for front in &fronts {
             until_members(front, 2).await;
         }
+        // What was on its way when it said that it leaves has come by then, as it has at the end of `drain_grace`.
+        let before = answered();
+        eventually("calls go on without it", async || answered() > before + 50).await;
         assert!(within(third.stop(Duration::from_secs(5))).await, "nothing was cut");
     }
     over.open();
-    let statuses: Vec<_> = callers.join_all().await.into_iter().flatten().collect();
-    assert!(statuses.len() > 100 && statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    let statuses = callers.join_all().await.into_iter().flatten();
+    assert_eq!(statuses.filter(|status| *status != 200).collect::<Vec<_>>(), Vec::<u16>::new());
     let most: Vec<_> = replicas.iter().map(|replica| replica.state().most_running).collect();
     assert_eq!(most, [1, 1, 1, 1]);
     fronts.clear();
