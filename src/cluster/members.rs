@@ -138,9 +138,10 @@ impl Members {
         self.others.keys().copied().collect()
     }
 
-    /// Whether `address` is that of a member, or of one that was a moment ago or will be in a moment.
+    /// Whether `address` is that of a member, or of one that was a moment ago or will be in a moment: it may know this one
+    /// before this one knows it.
     pub fn is_known(&self, address: SocketAddr) -> bool {
-        self.others.get(&address).is_some_and(|other| other.state.is_some())
+        self.others.contains_key(&address)
     }
 
     /// Takes in what another one says, in answer to a question or asking one itself.
