@@ -16,6 +16,8 @@ pub mod plan;
 pub mod secret;
 pub mod shares;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

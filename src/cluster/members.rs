@@ -23,7 +23,7 @@ const FAILURES: u32 = 2;
 const INTRODUCED: Duration = Duration::from_secs(5);
 
 /// How long a new front end looks for the others before it takes itself for the only one.
-const ALONE_AFTER: Duration = Duration::from_secs(5);
+pub const ALONE_AFTER: Duration = Duration::from_secs(5);
 
 /// How long others may see it otherwise before slots are taken that are one's own by one's own view. A front end with
 /// another configuration, or one that cannot be reached from everywhere, must not keep a deployment from being served.
