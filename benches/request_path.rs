@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, Method, Request};
 use rustls::ProtocolVersion;
 use scorefront::config::{self, Paths};
 use scorefront::scoring::caller::Caller;
@@ -28,6 +28,7 @@ use scorefront::telemetry::metrics::Metrics;
 use scorefront::tls::pair::{Files, examine};
 use scorefront::tls::tickets::TicketKeys;
 use scorefront::tls::{CertificateTable, Identity, Settings};
+use scorefront::upstream;
 
 fn route(c: &mut Criterion) {
     let paths = Paths { score: "/score".into(), health: "/".into(), swagger: "/swagger.json".into() };
@@ -66,8 +67,8 @@ fn certificates(c: &mut Criterion) {
 fn header_rules(c: &mut Criterion) {
     let (config, _) = config::load(Path::new("config/one-cname.toml")).expect("the example");
     let metrics = Arc::new(Metrics::new(1, Arc::default()));
-    let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, 443, &metrics, None)));
-    let worker = Rc::new(Worker::new(0, catalog, metrics, AccessLog::new(None, false)));
+    let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, 443, &metrics, None, None)));
+    let worker = Rc::new(Worker::new(0, catalog, None, metrics, AccessLog::new(None, false)));
     let caller = Rc::new(Caller::plain((Ipv4Addr::LOCALHOST, 9).into()));
     let mut fields = HeaderMap::new();
     for (name, value) in [
@@ -89,9 +90,10 @@ fn header_rules(c: &mut Criterion) {
                 *request.headers_mut() = fields.clone();
                 (Exchange::begin(Rc::clone(&worker), Rc::clone(&caller), &request), request)
             },
-            |(exchange, mut request)| {
-                headers::to_replica(&exchange, true, Version::HTTP_11, request.headers_mut());
-                (exchange, request)
+            |(exchange, request)| {
+                let mut written = upstream::Request::new(&Method::POST, "/score", ());
+                headers::write(&exchange, true, request.headers(), &mut written);
+                (exchange, written)
             },
             BatchSize::SmallInput,
         );

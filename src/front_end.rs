@@ -20,8 +20,8 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
-use crate::cluster::{self, AddressError, Cluster};
 use crate::admin::{self, Admin, SharedToken, SharedTransport};
+use crate::cluster::{self, AddressError, Cluster};
 use crate::config::{AdminListen, Config};
 use crate::environment::Environment;
 use crate::listener;
@@ -161,9 +161,9 @@ impl FrontEnd {
         let reload = reload::start(environment, publish).map_err(StartError::Thread)?;
         front_end.reload = Some(reload.clone());
         let tended = Arc::clone(&catalog);
-        let shared = cluster.clone().map(|cluster| {
-            share::share(cluster, Arc::clone(&catalog), Arc::clone(&shared_config), phases.clone())
-        });
+        let shared = cluster
+            .clone()
+            .map(|cluster| share::share(cluster, Arc::clone(&catalog), Arc::clone(&shared_config), phases.clone()));
         let callers = admin::Callers { https, http };
         let config = shared_config;
         let admin = Admin::new(admin::Parts {

@@ -23,6 +23,7 @@ pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod demo;
+mod digits;
 pub mod discovery;
 pub mod environment;
 pub mod front_end;

@@ -31,15 +31,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
-use http_body::Body;
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::{HeaderMap, Method, Response, Uri, Version, request};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{Service, ServiceBuilder};
 
 use self::body::{GATHERED, RequestBody, ResponseBody};
 use self::caller::Caller;
 use self::catalog::{Catalog, Deployment, ServiceRef};
+use self::dispatch::Asked;
 use self::error::Refusal;
 use self::exchange::{Exchange, Upload};
 use self::handover::Holder;
@@ -50,6 +50,7 @@ use self::route::{Resource, Route};
 use self::worker::Worker;
 use crate::config::{Auth, HttpWhenTls, TlsStatus};
 use crate::upstream::AnswerBody;
+use crate::upstream::request::is_target;
 
 pub use id::RequestId;
 pub use observe::Observe;
@@ -85,7 +86,7 @@ impl Service<Call> for Score {
         let decide = if exchange.caller.is_member { handover::decide } else { decide };
         // What needs no waiting is decided here, so that the box holds only what does.
         match decide(head, &mut body, &exchange) {
-            Ok((request, timeout)) => Box::pin(carry(exchange, request.map(|()| body), timeout)),
+            Ok((headers, target, timeout)) => Box::pin(carry(exchange, Asked { headers, target, body }, timeout)),
             Err(refusal) if !exchange.is_http2() && body.is_small() => Box::pin(refuse(body, refusal)),
             Err(refusal) => Box::pin(ready(Err(refusal))),
         }
@@ -100,13 +101,13 @@ async fn refuse<T>(mut body: RequestBody, refusal: Refusal) -> Result<T, Refusal
     Err(refusal)
 }
 
-/// Reads what the caller wants and whether it may have it: the request as a replica gets it, all but its body and what
-/// depends on which replica that is, and how long it may take. The service and deployment are noted in `exchange`.
+/// Reads what the caller wants and whether it may have it: its fields, what to ask a replica for, and how long that may take.
+/// The service and deployment are noted in `exchange`.
 fn decide(
-    mut head: request::Parts,
+    head: request::Parts,
     body: &mut RequestBody,
     exchange: &Rc<Exchange>,
-) -> Result<(Request<()>, Duration), Refusal> {
+) -> Result<(HeaderMap, String, Duration), Refusal> {
     let catalog = exchange.worker.catalog();
 
     let server_name = exchange.caller.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
@@ -138,35 +139,17 @@ fn decide(
     let deployment = deployment.ok_or_else(|| Refusal::no_ready_replicas(&service.name))?;
 
     let target = target(route.resource, &head.uri, deployment)?;
-    headers::to_replica(exchange, service.is_keyed(), head.version, &mut head.headers);
-    Ok((to_replica(head, target, body), timeout))
-}
-
-/// A request for `target`, with the fields there are.
-fn to_replica(head: request::Parts, target: Uri, body: &RequestBody) -> Request<()> {
-    let mut request = Request::new(());
-    *request.method_mut() = head.method;
-    *request.uri_mut() = target;
-    *request.headers_mut() = head.headers;
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
-        // hyper by itself takes GET to have no body then.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    request
+    Ok((head.headers, target, timeout))
 }
 
 /// Has a replica answer, within the time there is.
-async fn carry(
-    exchange: Rc<Exchange>,
-    request: Request<RequestBody>,
-    timeout: Duration,
-) -> Result<Response<ResponseBody>, Refusal> {
+async fn carry(exchange: Rc<Exchange>, asked: Asked, timeout: Duration) -> Result<Response<ResponseBody>, Refusal> {
     let deadline = exchange.started + timeout;
     let promised = exchange.handed().map_or(timeout, |handed| handed.timeout);
     let mut alarm = Box::pin(sleep_until(deadline));
     let answer = tokio::select! {
         biased;
-        answer = dispatch::dispatch(&exchange, request, (deadline, promised)) => answer?,
+        answer = dispatch::dispatch(&exchange, asked, (deadline, promised)) => answer?,
         () = alarm.as_mut() => return Err(out_of_time(&exchange, promised)),
     };
     Ok(to_caller(answer, exchange.deployment(), timeout, alarm))
@@ -255,9 +238,10 @@ fn deployment(service: &ServiceRef, exchange: &Exchange, headers: &HeaderMap) ->
 }
 
 /// The path and query to ask a replica of `deployment` for, where the caller asked for `resource` by `uri`.
-fn target(resource: Resource<'_>, uri: &Uri, deployment: &Deployment) -> Result<Uri, Refusal> {
-    Uri::try_from(resource.target(&deployment.paths, uri.query()))
-        .map_err(|_| Refusal::bad_request("The path cannot be passed on to the replica."))
+fn target(resource: Resource<'_>, uri: &Uri, deployment: &Deployment) -> Result<String, Refusal> {
+    let target = resource.target(&deployment.paths, uri.query());
+    let refusal = || Refusal::bad_request("The path cannot be passed on to the replica.");
+    if is_target(&target) { Ok(target) } else { Err(refusal()) }
 }
 
 /// Whose fault it is that time ran out decides what the caller is told.
@@ -278,8 +262,6 @@ fn to_caller(
     alarm: Pin<Box<Sleep>>,
 ) -> Response<ResponseBody> {
     let mut response = answer.map(|body| ResponseBody::replica(body, timeout, alarm));
-    *response.version_mut() = Version::default();
-    headers::clean_answer(response.headers_mut());
     if let Some(deployment) = deployment {
         response.headers_mut().insert(AZUREML_MODEL_DEPLOYMENT, deployment.label.clone());
     }

@@ -23,6 +23,7 @@ pub(super) struct Report {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing to know, in a document")]
 struct MemberReport {
     address: SocketAddr,
     /// Whether it has a part in the cluster; not so one that is leaving, or gone.

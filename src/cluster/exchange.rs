@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
@@ -20,7 +20,7 @@ use super::Cluster;
 use super::secret::{answer, question};
 use super::state::{MAX_STATE, State};
 use crate::config::ReplicaAddress;
-use crate::upstream::{self, ConnectError, Endpoint, Failure, Pool, Times};
+use crate::upstream::{self, AnswerError, ConnectError, Endpoint, Failure, Fields, Pool, Request, Times};
 
 /// Where front ends ask each other.
 pub const PATH: &str = "/cluster";
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Follows the front ends of `cluster`, for ever.
 pub async fn follow(cluster: Arc<Cluster>) -> Infallible {
-    let pool = Rc::<Pool<Full<Bytes>>>::default();
+    let pool = Rc::<Pool>::default();
     let sweep = Rc::clone(&pool);
     let _sweep = Task(spawn_local(async move { sweep.sweep().await }).abort_handle());
     let mut pulses = cluster.pulses();
@@ -69,7 +69,7 @@ impl Drop for Task {
     }
 }
 
-async fn ask_again_and_again(cluster: Arc<Cluster>, address: SocketAddr, pool: Rc<Pool<Full<Bytes>>>) {
+async fn ask_again_and_again(cluster: Arc<Cluster>, address: SocketAddr, pool: Rc<Pool>) {
     let Some(endpoint) = Endpoint::new(ReplicaAddress::of(address)).map(Arc::new) else { return };
     let mut pulses = cluster.pulses();
     loop {
@@ -98,7 +98,7 @@ enum Unanswered {
     #[error("no connection: {0}")]
     Connect(ConnectError),
     #[error("{0}")]
-    Broken(hyper::Error),
+    Broken(AnswerError),
     #[error("not within {} ms", PATIENCE.as_millis())]
     Late,
     #[error("status {0}; do both have the same secret?")]
@@ -132,18 +132,18 @@ async fn ask(
     cluster: &Cluster,
     address: SocketAddr,
     endpoint: &Arc<Endpoint>,
-    pool: &Rc<Pool<Full<Bytes>>>,
+    pool: &Rc<Pool>,
 ) -> Result<State, Unanswered> {
     let secrets = cluster.secrets();
     let state = cluster.members().state_for(address, micros_now());
     let body = serde_json::to_vec(&state).unwrap_or_default();
     let signature = secrets.sign(&question(address, &body)).ok_or(Unanswered::NoSecret)?;
-    let mut request = Request::new(Full::new(Bytes::from(body)));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = Uri::from_static(PATH);
-    request.headers_mut().insert(HOST, endpoint.authority().clone());
-    request.headers_mut().insert(SIGNATURE, signature.clone());
-    let sent = upstream::send(pool, request, &Times::default(), To(Arc::clone(endpoint)), PATIENCE).await;
+    let mut request = Request::new(&Method::POST, PATH, Full::new(Bytes::from(body)));
+    request.field(&HOST, endpoint.authority().as_bytes());
+    request.field(&SIGNATURE, signature.as_bytes());
+    let (times, to) = (Times::default(), To(Arc::clone(endpoint)));
+    let mut fields = Fields { room: &mut HeaderMap::new(), is_wanted: |name| *name == SIGNATURE };
+    let sent = upstream::send(pool, request, &times, to, PATIENCE, &mut fields).await;
     let reply = sent.map_err(|failure| match failure {
         Failure::Unsent { cause, .. } => Unanswered::Connect(cause),
         Failure::Sent { cause, .. } => Unanswered::Broken(cause),

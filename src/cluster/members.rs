@@ -295,7 +295,8 @@ impl Members {
     pub fn state_for(&mut self, to: SocketAddr, at: u64) -> State {
         self.said_at = at.max(self.said_at + 1);
         let other = self.others.get(&to);
-        let knows_us = other.and_then(|other| other.state.as_ref()).is_some_and(|state| state.heard == self.applied.digest);
+        let knows_us =
+            other.and_then(|other| other.state.as_ref()).is_some_and(|state| state.heard == self.applied.digest);
         let Applied { view, deployments, digest, heard, draining } = &self.applied;
         let list = || deployments.iter().map(|(key, parts)| (*key, *parts)).collect();
         let busy = draining.iter().filter(|(_, replica)| replica.in_flight() > replica.limit());
@@ -326,6 +327,6 @@ impl Members {
 
 /// A number made of members, never 0.
 pub fn view_number(members: impl Iterator<Item = SocketAddr>) -> u64 {
-    let text: String = members.map(|member| format!("{member}\n")).collect();
-    number(&["view", &text]).max(1)
+    let members: Vec<_> = members.map(|member| member.to_string()).collect();
+    number(&["view", &members.join("\n")]).max(1)
 }

@@ -192,10 +192,13 @@ impl Sharer {
         let plan = Plan {
             members: roster.members.keys().copied().collect(),
             others: self.others(roster, &before),
-            homes: shared.iter().map(|deployment| {
-                let replicas = deployment.of.replicas;
-                (key_of(replicas), (Arc::clone(replicas), Arc::new(deployment.home(own))))
-            }).collect(),
+            homes: shared
+                .iter()
+                .map(|deployment| {
+                    let replicas = deployment.of.replicas;
+                    (key_of(replicas), (Arc::clone(replicas), Arc::new(deployment.home(own))))
+                })
+                .collect(),
         };
         let view = view_number(roster.members.keys().copied());
         let deployments: Deployments = shared.iter().map(|deployment| (deployment.key, deployment.parts())).collect();
@@ -204,7 +207,8 @@ impl Sharer {
             let members: Vec<_> = plan.members.iter().map(ToString::to_string).collect();
             tracing::info!(%own, members = members.join(", "), "the front ends of the cluster");
         }
-        let strangers: Vec<_> = plan.homes.values().filter(|(_, home)| home.own == 0).map(|(replicas, _)| Arc::clone(replicas)).collect();
+        let strangers: Vec<_> =
+            plan.homes.values().filter(|(_, home)| home.own == 0).map(|(replicas, _)| Arc::clone(replicas)).collect();
         self.cluster.apply(plan);
         if is_other {
             (self.view, self.deployments, self.since) = (view, Arc::new(deployments), now);

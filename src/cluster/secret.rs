@@ -167,7 +167,7 @@ mod tests {
         let wrong = |text: &str| Secrets::parse(text.as_bytes()).expect_err("refused");
         assert_eq!(wrong(" \n"), SecretError::Empty);
         assert_eq!(wrong(&format!("{ONE}\nshort")), SecretError::Short(2));
-        assert_eq!(wrong(&vec![ONE; 9].join("\n")), SecretError::TooMany);
+        assert_eq!(wrong(&[ONE; 9].join("\n")), SecretError::TooMany);
         assert!(!format!("{:?}", secrets(&[ONE])).contains("one-secret"));
     }
 }

@@ -25,7 +25,8 @@ pub fn parts(slots: usize, members: usize) -> usize {
 /// The front ends that have a part of a deployment of `service`: the first `parts` of `members` in the order of their
 /// numbers. Deployments of one service share their first one, and so do their queue and whatever counts by service.
 pub fn owners(service: &str, members: impl IntoIterator<Item = SocketAddr>, parts: usize) -> Vec<SocketAddr> {
-    let mut ranked: Vec<_> = members.into_iter().map(|member| (number(&[service, &member.to_string()]), member)).collect();
+    let mut ranked: Vec<_> =
+        members.into_iter().map(|member| (number(&[service, &member.to_string()]), member)).collect();
     ranked.sort_unstable_by(|one, other| other.cmp(one));
     ranked.truncate(parts);
     ranked.into_iter().map(|(_, member)| member).collect()
@@ -76,7 +77,11 @@ mod tests {
         (0..count).map(|n| format!("http://10.1.{}.{}:5001", n / 250, n % 250).parse().unwrap()).collect()
     }
 
-    fn all_slots(owners: &[SocketAddr], replicas: &[ReplicaAddress], limit: usize) -> HashMap<(usize, SocketAddr), usize> {
+    fn all_slots(
+        owners: &[SocketAddr],
+        replicas: &[ReplicaAddress],
+        limit: usize,
+    ) -> HashMap<(usize, SocketAddr), usize> {
         let each = replicas.iter().enumerate().flat_map(|(n, replica)| {
             owners.iter().map(move |owner| ((n, *owner), slots(owners, *owner, replica, limit)))
         });

@@ -57,6 +57,6 @@ pub fn replica_key(deployment: u64, replica: &str) -> u64 {
 
 /// A number made of `deployments`.
 pub fn digest(deployments: &Deployments) -> u64 {
-    let text: String = deployments.iter().map(|(key, parts)| format!("{key} {parts}\n")).collect();
-    super::shares::number(&["deployments", &text])
+    let deployments: Vec<_> = deployments.iter().map(|(key, parts)| format!("{key} {parts}")).collect();
+    super::shares::number(&["deployments", &deployments.join("\n")])
 }

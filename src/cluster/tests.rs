@@ -222,7 +222,8 @@ fn one_that_nobody_answers_goes_on_alone_after_a_while() {
 
 #[test]
 fn one_that_one_front_end_alone_cannot_reach_stays_a_member() {
-    let mut world = World { fronts: (0..3).map(|n| Some(Front::start(n))).chain([None]).collect(), now: Instant::now(), clock: 0 };
+    let mut world =
+        World { fronts: (0..3).map(|n| Some(Front::start(n))).chain([None]).collect(), now: Instant::now(), clock: 0 };
     world.talk();
     let members = |world: &World, n: usize| world.fronts[n].as_ref().unwrap().cluster.plan().members.len();
     assert_eq!([0, 1, 2].map(|n| members(&world, n)), [3, 3, 3]);
@@ -237,7 +238,11 @@ fn one_that_one_front_end_alone_cannot_reach_stays_a_member() {
 
 #[test]
 fn slots_are_taken_though_others_disagree_for_long() {
-    let mut world = World { fronts: (0..2).map(|n| Some(Front::start(n))).chain([None, None]).collect(), now: Instant::now(), clock: 0 };
+    let mut world = World {
+        fronts: (0..2).map(|n| Some(Front::start(n))).chain([None, None]).collect(),
+        now: Instant::now(),
+        clock: 0,
+    };
     // The first knows of the second, which has not shared out by both yet, and does not.
     for (from, to) in [(0, 1), (0, 2), (0, 3)] {
         world.ask(from, to);
@@ -269,7 +274,8 @@ fn a_slot_is_not_taken_while_it_is_busy_where_it_was() {
     let home = super::shares::owners("iris", (0..FRONT_ENDS).map(address), 1)[0];
     let home = (0..FRONT_ENDS).find(|n| address(*n) == home).unwrap();
     let first = (home + 1) % FRONT_ENDS;
-    let sums = |world: &World| world.sums()[..4].iter().map(|(claimed, granted, _)| (*claimed, *granted)).collect::<Vec<_>>();
+    let sums =
+        |world: &World| world.sums()[..4].iter().map(|(claimed, granted, _)| (*claimed, *granted)).collect::<Vec<_>>();
     for step in [Step::Start(first), Step::AskAll(first), Step::Share(first)] {
         world.apply(step);
     }

@@ -327,7 +327,9 @@ fn read_cluster(table: &mut Table<'_, '_>) -> RawCluster {
 }
 
 fn read_included(table: &mut Table<'_, '_>) -> Tables {
-    for key in ["include", "environment", "frontend", "tls", "reload", "admin", "limits", "dns", "cluster", "log", "defaults"] {
+    for key in
+        ["include", "environment", "frontend", "tls", "reload", "admin", "limits", "dns", "cluster", "log", "defaults"]
+    {
         table.refuse(key, || {
             Problem::new(format!("`{key}` can stand in the main file only"))
                 .remedy("move it there; an included file holds [[service]] and [[cname]] tables")

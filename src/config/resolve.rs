@@ -253,11 +253,10 @@ fn check_listeners(file: &RawFile, diagnostics: &mut Diagnostics) {
         AdminListen::Unix(_) => None,
     });
     let cluster = cluster.given().and_then(|raw| effective(&raw.value.listen, Some(defaults::CLUSTER_LISTEN)));
-    let listeners = [("frontend.https", https), ("frontend.http", http), ("admin.listen", admin), ("cluster.listen", cluster)];
-    let listeners: Vec<_> = listeners
-        .into_iter()
-        .filter_map(|(key, listener)| listener.map(|(address, at)| (key, address, at)))
-        .collect();
+    let listeners =
+        [("frontend.https", https), ("frontend.http", http), ("admin.listen", admin), ("cluster.listen", cluster)];
+    let listeners: Vec<_> =
+        listeners.into_iter().filter_map(|(key, listener)| listener.map(|(address, at)| (key, address, at))).collect();
     for (index, (key, address, at)) in listeners.iter().enumerate() {
         let clash = listeners.iter().take(index).find(|(_, other, _)| overlap(*address, *other));
         if let Some((other_key, other, other_at)) = clash

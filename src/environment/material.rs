@@ -355,7 +355,9 @@ fn judge_secrets(
         Ok(secrets) => Offer::Take(secrets),
         Err(problem) => {
             let path = file.display();
-            let remedy = format!("write one secret a line into it, the same for all front ends: openssl rand -base64 48 > {path}");
+            let remedy = format!(
+                "write one secret a line into it, the same for all front ends: openssl rand -base64 48 > {path}"
+            );
             found.error_with(file.at.clone(), format!("secret_file {path}: {problem}"), remedy);
             Offer::Nothing
         }

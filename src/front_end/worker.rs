@@ -70,9 +70,8 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
         open_to_members: Cell::new(0),
         closed_one: Notify::new(),
     });
-    let (pool, copies) = (Rc::clone(&worker.pool), Rc::clone(&worker.copies.pool));
-    // Together, so that a thread at rest wakes once for both.
-    spawn_local(async move { tokio::join!(pool.sweep(), copies.sweep()) });
+    let pool = Rc::clone(&worker.pool);
+    spawn_local(async move { pool.sweep().await });
     spawn_local(flush_access_log(Rc::clone(worker)));
 
     let mut accepting = Vec::new();

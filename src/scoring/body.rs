@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 use super::exchange::{Ending, Exchange, Upload};
 use super::handover::Holder;
 use super::mirror::Tee;
-use crate::upstream::AnswerBody;
+use crate::upstream::{self, AnswerBody, AnswerError};
 
 /// Why a body ended before its end. The other side is told by the way its message breaks off.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum BodyError {
     #[error("the caller: {0}")]
     Caller(hyper::Error),
     #[error("the replica: {0}")]
-    Replica(hyper::Error),
+    Replica(AnswerError),
     #[error("the replica was silent for too long")]
     Silent,
 }
@@ -223,6 +223,12 @@ impl Body for RequestBody {
     }
 }
 
+impl upstream::Upload for RequestBody {
+    fn take_back(&mut self, data: Bytes) {
+        self.gathered = data;
+    }
+}
+
 impl Drop for RequestBody {
     fn drop(&mut self) {
         let Exchange { worker, caller, .. } = &*self.exchange;
@@ -256,7 +262,7 @@ enum Source {
         alarm: Pin<Box<Sleep>>,
         last_part: Instant,
         /// Told a turn later, so that what came before it is written first.
-        broken: Option<hyper::Error>,
+        broken: Option<AnswerError>,
     },
 }
 

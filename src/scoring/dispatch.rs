@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, Response};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
@@ -19,13 +19,16 @@ use super::catalog::{Deployment, ServiceRef};
 use super::error::Refusal;
 use super::exchange::{Exchange, Upload};
 use super::handover::{self, HandedOver, Holder, Place};
-use super::headers::X_REQUEST_TIMEOUT_MS;
+use super::headers::{self, X_REQUEST_TIMEOUT_MS, is_for_caller};
 use super::mirror;
 use super::route::Route;
 use crate::cluster::Cluster;
+use crate::digits::push_decimal;
 use crate::scheduling::{Forecast, Rank, Replica, ReplicaPermit, Turned};
 use crate::telemetry::metrics::Overload;
-use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, ConnectError, Failure};
+use crate::upstream::{
+    self, AnswerBody, AnswerError, CONNECT_TIMEOUT, ConnectError, Endpoint, Failure, Fields, Request,
+};
 
 /// What a caller is told to wait if nothing is known.
 const A_MOMENT: Duration = Duration::from_secs(1);
@@ -36,47 +39,56 @@ const LOAN: Duration = Duration::from_millis(100);
 /// A wait that is expected to take so many times what it may take is not begun.
 const OUT_OF_REACH: u32 = 4;
 
-/// Has `request` answered by a replica of the deployment noted in `exchange`. The deadline is the caller's to keep; it is
+/// What of a caller's request it takes to ask a replica.
+pub struct Asked {
+    /// As they came.
+    pub headers: HeaderMap,
+    /// Path and query at the replica.
+    pub target: String,
+    pub body: RequestBody,
+}
+
+/// Has a request answered by a replica of the deployment noted in `exchange`. The deadline is the caller's to keep; it is
 /// needed here to tell what is hopeless, and what its caller was promised to tell it so elsewhere.
 pub async fn dispatch(
     exchange: &Rc<Exchange>,
-    mut request: Request<RequestBody>,
+    mut asked: Asked,
     (deadline, promised): (Instant, Duration),
 ) -> Result<Response<AnswerBody<RequestBody, Holder>>, Refusal> {
-    if request.body().is_small() {
-        poll_fn(|cx| request.body_mut().poll_gather(cx)).await.map_err(|_| Refusal::broken_body())?;
+    if asked.body.is_small() {
+        poll_fn(|cx| asked.body.poll_gather(cx)).await.map_err(|_| Refusal::broken_body())?;
     }
     let mut now = Instant::now();
     exchange.asked.set(Some(now));
     let mut permit = match deployment(exchange)?.replicas.try_take(now) {
         Some(permit) => permit,
-        None => match Box::pin(look_elsewhere(exchange, request, (deadline, promised))).await? {
+        None => match Box::pin(look_elsewhere(exchange, asked, (deadline, promised))).await? {
             Found::Answer(answer) => return Ok(answer),
             Found::Permit(permit, back) => {
-                (now, request) = (Instant::now(), back);
+                (now, asked) = (Instant::now(), back);
                 permit
             }
         },
     };
-    mirror::begin(exchange, &mut request, deadline);
+    mirror::begin(exchange, &mut asked, deadline);
+    let Asked { mut headers, target, mut body } = asked;
     let mut is_retry = false;
     loop {
         let attempt = Attempt::begin(Rc::clone(exchange), permit, now);
         let left = deadline.saturating_duration_since(now);
-        let fields = request.headers_mut();
-        fields.insert(HOST, attempt.replica().endpoint().authority().clone());
-        let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        fields.insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(millis));
+        let mut request = Request::new(exchange.method(), &target, body);
+        let endpoint = attempt.replica().endpoint();
+        write_head(exchange, service(exchange)?, &headers, endpoint, left, &mut request);
         // Half of what is left if there is another replica, so that it has a chance too.
         let has_other = !is_retry && deployment(exchange)?.replicas.has_other(attempt.replica());
         let connect_timeout = if has_other { CONNECT_TIMEOUT.min(left / 2) } else { CONNECT_TIMEOUT };
-        match upstream::send(&exchange.worker.pool, request, &exchange.times, attempt, connect_timeout).await {
-            // A replica was never asked to change the protocol, so that is no answer to the request.
-            Ok(answer) if answer.status().is_informational() => return Err(Refusal::replica_closed()),
+        let mut fields = Fields { room: &mut headers, is_wanted: is_for_caller };
+        let (pool, times) = (&exchange.worker.pool, &exchange.times);
+        match upstream::send(pool, request, times, attempt, connect_timeout, &mut fields).await {
             Ok(answer) => return Ok(answer.map(|body| body.map_held(Holder::Replica))),
             Err(Failure::Sent { held: attempt, cause }) => return Err(broken(exchange, attempt, &cause)),
-            Err(Failure::Unsent { request: unsent, held: attempt, cause }) => {
-                request = unsent;
+            Err(Failure::Unsent { body: unsent, held: attempt, cause }) => {
+                body = unsent;
                 let failed = unreachable(exchange, attempt, &cause)?;
                 if is_retry {
                     return Err(Refusal::no_ready_replicas(&service(exchange)?.name));
@@ -89,6 +101,25 @@ pub async fn dispatch(
     }
 }
 
+/// Writes the fields of a request to `endpoint`, which has so much time `left`.
+pub fn write_head<B>(
+    exchange: &Exchange,
+    service: &ServiceRef,
+    headers: &HeaderMap,
+    endpoint: &Endpoint,
+    left: Duration,
+    request: &mut Request<B>,
+) {
+    request.field(&HOST, endpoint.authority().as_bytes());
+    match exchange.handed() {
+        // The front end that handed it over has written them.
+        Some(_) => headers::write_handed(headers, request),
+        None => headers::write(exchange, service.is_keyed(), headers, request),
+    }
+    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    request.field_by(&X_REQUEST_TIMEOUT_MS, |text| push_decimal(text, millis));
+}
+
 fn service(exchange: &Exchange) -> Result<&ServiceRef, Refusal> {
     exchange.service().ok_or_else(Refusal::not_found)
 }
@@ -98,20 +129,15 @@ fn deployment(exchange: &Exchange) -> Result<&Deployment, Refusal> {
 }
 
 /// What a request came to that found no permit.
-#[expect(clippy::large_enum_variant, reason = "it is moved once")]
 enum Found {
-    Permit(ReplicaPermit, Request<RequestBody>),
+    Permit(ReplicaPermit, Asked),
     /// Of another front end.
     Answer(Response<AnswerBody<RequestBody, Holder>>),
 }
 
 /// Waits for a permit, or has the front end answer that has the deployment; if that goes meanwhile, or is another front
 /// end's, looks for what takes its place.
-async fn look_elsewhere(
-    exchange: &Exchange,
-    mut request: Request<RequestBody>,
-    times: (Instant, Duration),
-) -> Result<Found, Refusal> {
+async fn look_elsewhere(exchange: &Exchange, mut asked: Asked, times: (Instant, Duration)) -> Result<Found, Refusal> {
     let cluster = exchange.worker.cluster.as_deref();
     let mut tried = Vec::new();
     loop {
@@ -120,9 +146,9 @@ async fn look_elsewhere(
             && let Place::At(member) = handover::place(exchange, cluster, plan, &deployment(exchange)?.replicas, &tried)
         {
             let address = member.address;
-            match handover::hand_over(exchange, cluster, request, member, times).await? {
+            match handover::hand_over(exchange, cluster, asked, member, times).await? {
                 HandedOver::Answered(answer) => return Ok(Found::Answer(answer)),
-                HandedOver::Unsent(back) => request = back,
+                HandedOver::Unsent(back) => asked = back,
             }
             tried.push(address);
             continue;
@@ -133,14 +159,14 @@ async fn look_elsewhere(
             _ => true,
         };
         if let Some(permit) = wait(exchange, exchange.rank(), times.0, is_here).await? {
-            return Ok(Found::Permit(permit, request));
+            return Ok(Found::Permit(permit, asked));
         }
         tried.clear();
-        relocate(exchange, &mut request)?;
+        relocate(exchange, &mut asked)?;
         // Whatever changes under it, this thread goes on.
         yield_now().await;
         if let Some(permit) = deployment(exchange)?.replicas.try_take(Instant::now()) {
-            return Ok(Found::Permit(permit, request));
+            return Ok(Found::Permit(permit, asked));
         }
     }
 }
@@ -198,16 +224,16 @@ fn is_hopeless(forecast: &Forecast, left: Duration, max_queue_wait: Duration) ->
 }
 
 /// Finds the request another deployment of its service in the configuration as it is now.
-fn relocate(exchange: &Exchange, request: &mut Request<RequestBody>) -> Result<(), Refusal> {
+fn relocate(exchange: &Exchange, asked: &mut Asked) -> Result<(), Refusal> {
     let before = service(exchange)?;
     let catalog = exchange.worker.catalog();
     let service = ServiceRef::named(&catalog, &before.name).ok_or_else(|| Refusal::service_not_found(&before.name))?;
     // Which it is was decided by the front end that handed it over, if one did.
     let handed = exchange.handed().and_then(|_| service.deployment_named(exchange.deployment()?.name.as_bytes()));
-    let index = handed.map_or_else(|| super::deployment(&service, exchange, request.headers()), Ok)?;
+    let index = handed.map_or_else(|| super::deployment(&service, exchange, &asked.headers), Ok)?;
     let name = before.name.clone();
     let moved = exchange.move_to(service, index).ok_or_else(|| Refusal::no_ready_replicas(&name))?;
-    *request.uri_mut() = super::target(Route::parse(exchange.uri.path())?.resource, &exchange.uri, moved)?;
+    asked.target = super::target(Route::parse(exchange.uri.path())?.resource, &exchange.uri, moved)?;
     Ok(())
 }
 
@@ -251,7 +277,7 @@ fn unreachable(exchange: &Exchange, attempt: Attempt, cause: &ConnectError) -> R
 }
 
 /// The replica may have seen the request, and there is no answer.
-fn broken(exchange: &Exchange, attempt: Attempt, cause: &hyper::Error) -> Refusal {
+fn broken(exchange: &Exchange, attempt: Attempt, cause: &AnswerError) -> Refusal {
     match (exchange.upload.get(), exchange.service()) {
         (Upload::TooLarge, Some(service)) => {
             attempt.end();

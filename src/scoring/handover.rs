@@ -14,17 +14,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, request};
+use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, request};
 use http_body::Body;
 use tokio::time::{Instant, timeout};
 
 use super::attempt::Attempt;
 use super::body::{RequestBody, ResponseBody};
 use super::catalog::ServiceRef;
+use super::dispatch::{Asked, write_head};
 use super::error::{Code, Refusal};
 use super::exchange::{Elsewhere, Exchange, Stages, Upload};
-use super::headers::{self, X_REQUEST_TIMEOUT_MS};
+use super::headers;
 use super::route::Route;
 use crate::cluster::exchange::{PATH, SIGNATURE};
 use crate::cluster::plan::Plan;
@@ -32,7 +34,7 @@ use crate::cluster::secret::handing_over;
 use crate::cluster::state::MAX_STATE;
 use crate::cluster::{Cluster, Member};
 use crate::scheduling::{Rank, Replicas};
-use crate::upstream::{self, AnswerBody, Endpoint, Failure};
+use crate::upstream::{self, AnswerBody, AnswerError, Endpoint, Failure, Fields};
 
 /// How often a request is handed over at most. Once, as a rule; and once more for each time that its deployment moves while
 /// it waits, or that it meets a front end which sees the cluster otherwise.
@@ -129,35 +131,34 @@ pub(super) fn place(
 pub(super) enum HandedOver {
     Answered(Response<AnswerBody<RequestBody, Holder>>),
     /// Nothing of it left this process.
-    Unsent(Request<RequestBody>),
+    Unsent(Asked),
 }
 
 /// Has `member` answer the request.
 pub(super) async fn hand_over(
     exchange: &Exchange,
     cluster: &Cluster,
-    mut request: Request<RequestBody>,
+    asked: Asked,
     member: Arc<Member>,
     (deadline, promised): (Instant, Duration),
 ) -> Result<HandedOver, Refusal> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let target = std::mem::replace(request.uri_mut(), origin_form(&exchange.uri));
-    write(exchange, cluster, &member, left, promised, request.headers_mut())?;
+    let Asked { mut headers, target, body } = asked;
+    let mut request = upstream::Request::new(exchange.method(), origin_form(&exchange.uri), body);
+    write(exchange, cluster, &member, left, promised, &headers, &mut request)?;
     exchange.member.replace(Some(Arc::clone(&member)));
     let connect_timeout = CONNECT_TIMEOUT.min(left / 2);
     let holder = Holder::Member(Arc::clone(&member));
-    let sent = upstream::send(&exchange.worker.pool, request, &exchange.times, holder, connect_timeout).await;
+    let mut fields = Fields { room: &mut headers, is_wanted: headers::is_for_caller };
+    let (pool, times) = (&exchange.worker.pool, &exchange.times);
+    let sent = upstream::send(pool, request, times, holder, connect_timeout, &mut fields).await;
     let mut answer = match sent {
         Ok(answer) => answer,
-        Err(Failure::Unsent { request: mut unsent, cause, .. }) => {
+        Err(Failure::Unsent { body, cause, .. }) => {
             tracing::debug!(member = %member.address, %cause, "a front end of the cluster cannot be reached");
             exchange.member.take();
             cluster.suspect(member.address);
-            *unsent.uri_mut() = target;
-            for field in [&CALL, &FROM, &SIGNATURE] {
-                unsent.headers_mut().remove(field);
-            }
-            return Ok(HandedOver::Unsent(unsent));
+            return Ok(HandedOver::Unsent(Asked { headers, target, body }));
         }
         Err(Failure::Sent { cause, .. }) => {
             member.handed_over.fetch_add(1, Relaxed);
@@ -166,7 +167,7 @@ pub(super) async fn hand_over(
     };
     member.handed_over.fetch_add(1, Relaxed);
     let outcome = answer.headers_mut().remove(OUTCOME).as_ref().and_then(Outcome::parse);
-    let Some(outcome) = outcome.filter(|_| !answer.status().is_informational()) else {
+    let Some(outcome) = outcome else {
         // Whoever that is knows nothing of this request, or of us.
         tracing::warn!(member = %member.address, status = answer.status().as_u16(), "no answer of a front end of the cluster");
         cluster.suspect(member.address);
@@ -177,7 +178,7 @@ pub(super) async fn hand_over(
     Ok(HandedOver::Answered(answer))
 }
 
-fn broken(exchange: &Exchange, cluster: &Cluster, member: &Member, cause: &hyper::Error) -> Refusal {
+fn broken(exchange: &Exchange, cluster: &Cluster, member: &Member, cause: &AnswerError) -> Refusal {
     match (exchange.upload.get(), exchange.service()) {
         (Upload::TooLarge, Some(service)) => Refusal::body_too_large(service.max_body),
         (Upload::Broken, _) => Refusal::broken_body(),
@@ -190,8 +191,8 @@ fn broken(exchange: &Exchange, cluster: &Cluster, member: &Member, cause: &hyper
 }
 
 /// The target as the caller named it, without scheme and host.
-fn origin_form(uri: &Uri) -> Uri {
-    uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from)
+fn origin_form(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", PathAndQuery::as_str)
 }
 
 fn write(
@@ -200,7 +201,8 @@ fn write(
     member: &Member,
     left: Duration,
     promised: Duration,
-    fields: &mut HeaderMap,
+    headers: &HeaderMap,
+    request: &mut upstream::Request<RequestBody>,
 ) -> Result<(), Refusal> {
     let (Some(service), Some(deployment)) = (exchange.service(), exchange.deployment()) else {
         return Err(Refusal::not_found());
@@ -209,17 +211,11 @@ fn write(
     // Who has stood in a line does not go to the end of another one, and was let in before.
     let rank = if exchange.queued.get().is_zero() { exchange.rank() } else { Rank::Again };
     let call = Call { hops, rank, timeout: promised, service: &service.name, deployment: &deployment.name };
-    fields.insert(HOST, member.endpoint.authority().clone());
-    fields.insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)));
-    fields.insert(CALL, value(call.to_text()));
-    fields.insert(FROM, value(cluster.own().to_string()));
-    fields.insert(SIGNATURE, member.token.clone());
+    write_head(exchange, service, headers, &member.endpoint, left, request);
+    request.field(&CALL, call.to_text().as_bytes());
+    request.field(&FROM, cluster.own().to_string().as_bytes());
+    request.field(&SIGNATURE, member.token.as_bytes());
     Ok(())
-}
-
-/// Everything that is written here can stand in a field.
-fn value(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// `hops rank timeout service deployment`, the time in milliseconds.
@@ -285,7 +281,9 @@ impl Outcome {
 /// Tells the front end that handed this request over what became of it.
 pub(super) fn write_outcome(exchange: &Exchange, fields: &mut HeaderMap) {
     let outcome = Outcome { code: exchange.refused.get(), elsewhere: exchange.stages() };
-    fields.insert(OUTCOME, value(outcome.to_text()));
+    if let Ok(outcome) = HeaderValue::try_from(outcome.to_text()) {
+        fields.insert(OUTCOME, outcome);
+    }
 }
 
 /// Reads what another front end hands over: the request as a replica gets it, all but its body and what depends on which
@@ -294,7 +292,7 @@ pub(super) fn decide(
     mut head: request::Parts,
     body: &mut RequestBody,
     exchange: &Rc<Exchange>,
-) -> Result<(Request<()>, Duration), Refusal> {
+) -> Result<(HeaderMap, String, Duration), Refusal> {
     let text = head.headers.remove(CALL);
     let call = text.as_ref().and_then(|text| text.to_str().ok()).and_then(Call::parse);
     let cluster = exchange.worker.cluster.as_deref().ok_or_else(Refusal::not_a_member)?;
@@ -304,8 +302,7 @@ pub(super) fn decide(
     exchange.note_handed(handed);
 
     let catalog = exchange.worker.catalog();
-    let service =
-        ServiceRef::named(&catalog, call.service).ok_or_else(|| Refusal::service_not_found(call.service))?;
+    let service = ServiceRef::named(&catalog, call.service).ok_or_else(|| Refusal::service_not_found(call.service))?;
     let service = exchange.route(service);
     body.allow(service.max_body);
     let timeout = super::timeout(&head.headers, service.scoring_timeout)?;
@@ -320,8 +317,7 @@ pub(super) fn decide(
     let deployment = exchange.choose(deployment).ok_or_else(|| Refusal::no_ready_replicas(&service.name))?;
     let resource = Route::parse(head.uri.path())?.resource;
     let target = super::target(resource, &head.uri, deployment)?;
-    headers::from_member(&mut head.headers);
-    Ok((super::to_replica(head, target, body), timeout))
+    Ok((head.headers, target, timeout))
 }
 
 /// Who hands a request over, if it is a member.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::body::RequestBody;
 use super::catalog::{Catalog, LocalCatalog};
 use super::mirror::Copies;
 use crate::cluster::Cluster;
@@ -21,7 +20,7 @@ pub struct Worker {
     local: RefCell<LocalCatalog>,
     /// The front ends that share the replicas; absent where this is the only one.
     pub cluster: Option<Arc<Cluster>>,
-    pub pool: Rc<Pool<RequestBody>>,
+    pub pool: Rc<Pool>,
     pub copies: Copies,
     pub metrics: Arc<Metrics>,
     pub access: AccessLog,

@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Cluster, Environment, Gate, Reply, Replica, SCORE, Step, Wire, channel, chunk, chunked, eventually,
-    free_addresses, member, ok, post, read, request, see, until_members, within,
+    Cluster, Environment, Gate, Replica, Reply, SCORE, Step, Wire, channel, chunk, chunked, eventually, free_addresses,
+    member, ok, post, read, request, see, until_members, within,
 };
 
 const PATIENT: &str = "max_queue_wait = '20s'\nmax_queue = 1000";
@@ -91,7 +91,14 @@ async fn all_front_ends_name_the_same_home_and_hand_over_to_it() {
 #[tokio::test]
 async fn bodies_stream_both_ways_through_two_front_ends() {
     let gate = Gate::new();
-    let replica = Replica::start([chunked(), chunk("first"), Step::ReadBody, Step::Stall(gate.clone()), chunk("last"), chunk("")]);
+    let replica = Replica::start([
+        chunked(),
+        chunk("first"),
+        Step::ReadBody,
+        Step::Stall(gate.clone()),
+        chunk("last"),
+        chunk(""),
+    ]);
     let cluster = Cluster::start(2, &[&replica], PATIENT).await;
     let (_, others) = cluster.home().await;
     let mut caller = cluster.fronts[others[0]].http1().await;
@@ -177,7 +184,9 @@ async fn who_does_not_know_the_secret_or_is_no_member_is_refused() {
     };
     let call = "POST /api/v1/service/iris/score HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n";
     let of = |from: &str, signature: &str| {
-        format!("{call}scorefront-call: 1 2 1000 iris default\r\nscorefront-from: {from}\r\nscorefront-signature: {signature}\r\n\r\nx")
+        format!(
+            "{call}scorefront-call: 1 2 1000 iris default\r\nscorefront-from: {from}\r\nscorefront-signature: {signature}\r\n\r\nx"
+        )
     };
     let signature = "0".repeat(64);
     let member = cluster.addresses[1 - home].to_string();
@@ -185,7 +194,9 @@ async fn who_does_not_know_the_secret_or_is_no_member_is_refused() {
         let mut wire = Wire::new(TcpStream::connect(to).await.expect("a connection"));
         refusal(&wire.ask(sent).await);
     }
-    let question = format!("POST /cluster HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nscorefront-signature: {signature}\r\n\r\n{{}}");
+    let question = format!(
+        "POST /cluster HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nscorefront-signature: {signature}\r\n\r\n{{}}"
+    );
     let mut wire = Wire::new(TcpStream::connect(to).await.expect("a connection"));
     refusal(&wire.ask(question).await);
     let secrets = scorefront::cluster::secret::Secrets::parse(crate::support::SECRET.as_bytes()).expect("a secret");
@@ -209,7 +220,9 @@ async fn a_front_end_with_another_secret_is_none_of_the_cluster() {
         until_members(front, 1).await;
     }
     // With both it is known to those who have either.
-    cluster.fronts[1].files().put("cluster.secret", &format!("{}\nanother-secret-of-front-ends-0123456789\n", crate::support::SECRET));
+    cluster.fronts[1]
+        .files()
+        .put("cluster.secret", &format!("{}\nanother-secret-of-front-ends-0123456789\n", crate::support::SECRET));
     assert_eq!(cluster.fronts[1].reload().await.0, 200);
     cluster.until_settled().await;
     cluster.fronts.clear();

@@ -34,7 +34,11 @@ impl Snapshot {
 
 fn each_replica(rows: &[Row<'_>], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     for (name, help, value) in [
-        ("replica_permits", "Requests that this front end may give a replica at a time, where that is limited", permits as Value),
+        (
+            "replica_permits",
+            "Requests that this front end may give a replica at a time, where that is limited",
+            permits as Value,
+        ),
         ("replica_requests_in_flight", "Requests that are with a replica now", |view| Some(view.replica.in_flight())),
         ("replica_ready", "1 if a replica is given requests", |view| Some(usize::from(view.out.is_none()))),
     ] {

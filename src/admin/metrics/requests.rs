@@ -64,7 +64,11 @@ impl Snapshot {
             }
         }
         for (name, help, cell) in [
-            ("unreachable_replicas", "Attempts to reach a replica that failed before anything was sent", unreachable as Cell),
+            (
+                "unreachable_replicas",
+                "Attempts to reach a replica that failed before anything was sent",
+                unreachable as Cell,
+            ),
             ("retries", "Requests that went to another replica after that", |part| &part.retries),
         ] {
             let mut family = counter(encoder, name, help)?;
