@@ -37,6 +37,9 @@ use crate::tls::Protocol;
 /// Bytes of a request's head, before HPACK's compression for HTTP/2.
 const MAX_HEAD: u32 = 64 * 1024;
 
+/// The same of a request that another front end hands over: what it lets in, and what it adds.
+const MEMBERS_HEAD: usize = 96 * 1024;
+
 /// Bytes of a body in memory on one side of a connection, and what hyper reads at most at once. More is no faster, and
 /// memory that was large once stays with the process.
 const MAX_BUFFER: usize = 128 * 1024;

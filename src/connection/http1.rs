@@ -16,10 +16,10 @@ use tokio::time::{Instant, timeout};
 use super::activity::{Activity, Overdue};
 use super::drive::{Connection, drive};
 use super::watched::{Next, Watched};
-use super::{Adapter, Common, LAST_WORDS, MAX_BUFFER, MAX_HEAD, ticks};
+use super::{Adapter, Common, LAST_WORDS, MAX_BUFFER, MAX_HEAD, MEMBERS_HEAD, ticks};
 use crate::scoring::caller::Caller;
 use crate::scoring::error::Refusal;
-use crate::scoring::headers::MAX_FIELDS;
+use crate::scoring::headers::{MAX_FIELDS, MEMBERS_FIELDS};
 use crate::scoring::worker::Worker;
 use crate::scoring::{RequestId, exchange};
 
@@ -141,11 +141,13 @@ struct Talk<'a, S: AsyncRead + AsyncWrite + Unpin + 'static> {
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin + 'static> Talk<'a, S> {
     fn begin(stream: Watched<S>, activity: &'a Activity, common: &Common) -> Self {
+        let is_member = activity.caller().is_member;
+        let (head, fields) = if is_member { (MEMBERS_HEAD, MEMBERS_FIELDS) } else { (MAX_HEAD as usize, MAX_FIELDS) };
         let connection = http1::Builder::new()
             .max_buf_size(MAX_BUFFER)
-            .max_headers(MAX_FIELDS)
+            .max_headers(fields)
             // The watch refuses first, in our own words; hyper's limit is reached at, not after, its last byte.
-            .max_header_size(MAX_HEAD as usize + 1)
+            .max_header_size(head + 1)
             .serve_connection(TokioIo::new(stream), Adapter::new(&common.worker, activity.caller()));
         Self { connection: Box::new(connection), activity, rests: false }
     }

@@ -4,9 +4,9 @@
 //! It also knows what hyper keeps to itself: whether a head has been begun. It changes nothing and keeps no bytes but
 //! those of a line that is not whole yet.
 
-use super::MAX_HEAD;
+use super::{MAX_HEAD, MEMBERS_HEAD};
 use crate::scoring::error::Refusal;
-use crate::scoring::headers::MAX_FIELDS;
+use crate::scoring::headers::{MAX_FIELDS, MEMBERS_FIELDS};
 
 /// Bytes of one chunk's extensions. Nobody sends any; a megabyte of them for each byte of data is an attack.
 const MAX_CHUNK_EXTENSIONS: usize = 256;
@@ -64,6 +64,20 @@ pub(super) struct Framing {
     /// The part of a line that has come so far.
     line: Vec<u8>,
     head: Head,
+    bounds: Bounds,
+}
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    bytes: usize,
+    fields: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { bytes: MAX_HEAD as usize, fields: MAX_FIELDS }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,6 +128,11 @@ struct Head {
 }
 
 impl Framing {
+    /// What another front end has let in, and added its own fields to.
+    pub(super) fn of_member() -> Self {
+        Self { bounds: Bounds { bytes: MEMBERS_HEAD, fields: MEMBERS_FIELDS }, ..Self::default() }
+    }
+
     /// Follows `bytes` to the end of a message at most and says how many that were; on a violation, how many of them
     /// came before it.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, (usize, Violation)> {
@@ -165,7 +184,7 @@ impl Framing {
         let end = memchr::memchr(b'\n', bytes);
         let taken = end.map_or(bytes.len(), |end| end + 1);
         self.head.bytes += taken;
-        if self.head.bytes > MAX_HEAD as usize {
+        if self.head.bytes > self.bounds.bytes {
             return Err(Violation::HeadTooLarge);
         }
         let Some(end) = end else {
@@ -220,7 +239,7 @@ impl Framing {
     /// `field-name ":" OWS field-value OWS`; the fields that frame a body are understood in a head, and only there.
     fn field(&mut self, line: &[u8], in_head: bool) -> Result<(), Violation> {
         self.head.fields += 1;
-        if self.head.fields > MAX_FIELDS {
+        if self.head.fields > self.bounds.fields {
             return Err(Violation::TooManyFields);
         }
         let colon = memchr::memchr(b':', line).ok_or(Violation::FieldLine)?;

@@ -49,7 +49,8 @@ pub(super) enum Next {
 
 impl<S> Watched<S> {
     pub(super) fn http1(stream: S, activity: Rc<Activity>) -> Self {
-        Self::new(stream, Protocol::Http1(Framing::default()), activity)
+        let framing = if activity.caller().is_member { Framing::of_member() } else { Framing::default() };
+        Self::new(stream, Protocol::Http1(framing), activity)
     }
 
     pub(super) fn http2(stream: S, activity: Rc<Activity>) -> Self {

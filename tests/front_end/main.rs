@@ -9,6 +9,7 @@ mod admin;
 mod bodies;
 mod callers;
 mod client_certificates;
+mod cluster;
 mod deadlines;
 mod discovery;
 mod drain;
