@@ -57,9 +57,7 @@ where
     };
     if stream.is_open() {
         let _ = match last_words.filter(|_| activity.may_speak()) {
-            Some(refusal) => {
-                timeout(LAST_WORDS, say(&mut stream, &refusal, &common.worker, &activity.caller())).await
-            }
+            Some(refusal) => timeout(LAST_WORDS, say(&mut stream, &refusal, &common.worker, &activity.caller())).await,
             // hyper leaves some connections open that it has done with, and there is none at rest.
             None if matches!(overdue, None | Some(Overdue::Idle)) => timeout(LAST_WORDS, stream.shutdown()).await,
             None => Ok(Ok(())),
