@@ -58,7 +58,12 @@ pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
 async fn serve(worker: &Rc<Worker>, setup: Setup) {
     let Setup { https, http, terminator, mut phases, _alive, .. } = setup;
     let thread = Rc::new(Thread {
-        common: Common { worker: Rc::clone(worker), drain: Drain::default(), ticks: Ticks::default() },
+        common: Common {
+            worker: Rc::clone(worker),
+            drain: Drain::default(),
+            ticks: Ticks::default(),
+            talking: Rc::default(),
+        },
         terminator,
         buffers: Rc::default(),
         open: Cell::new(0),
@@ -182,7 +187,8 @@ impl Thread {
         let limits = self.common.worker.catalog().limits.clone();
         match transport {
             Transport::Plain => {
-                connection::serve(tcp, Protocol::Http1, Caller::plain(peer), &self.common, &limits).await;
+                let caller = Rc::new(Caller::plain(peer));
+                connection::serve(tcp, Protocol::Http1, caller, &self.common, &limits).await;
             }
             Transport::Tls => {
                 let began = Instant::now();
@@ -195,7 +201,8 @@ impl Thread {
                 );
                 let Ok(Ok((stream, handshake))) = handshake else { return };
                 let protocol = handshake.protocol;
-                connection::serve(stream, protocol, Caller::over_tls(peer, handshake), &self.common, &limits).await;
+                let caller = Rc::new(Caller::over_tls(peer, handshake));
+                connection::serve(stream, protocol, caller, &self.common, &limits).await;
             }
         }
     }

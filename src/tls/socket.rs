@@ -70,7 +70,12 @@ impl Socket {
         Self { tcp, buffers, ahead: None, was_full: false }
     }
 
-    fn read_ahead(&mut self, cx: &mut Context<'_>, mut buffer: Box<[u8]>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn read_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut buffer: Box<[u8]>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut read = ReadBuf::new(&mut buffer);
         let outcome = Pin::new(&mut self.tcp).poll_read(cx, &mut read);
         let to = read.filled().len();
