@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, Method, Request};
 use rustls::ProtocolVersion;
 use scorefront::config::{self, Paths};
 use scorefront::scoring::caller::Caller;
@@ -28,6 +28,7 @@ use scorefront::telemetry::metrics::Metrics;
 use scorefront::tls::pair::{Files, examine};
 use scorefront::tls::tickets::TicketKeys;
 use scorefront::tls::{CertificateTable, Identity, Settings};
+use scorefront::upstream;
 
 fn route(c: &mut Criterion) {
     let paths = Paths { score: "/score".into(), health: "/".into(), swagger: "/swagger.json".into() };
@@ -89,9 +90,10 @@ fn header_rules(c: &mut Criterion) {
                 *request.headers_mut() = fields.clone();
                 (Exchange::begin(Rc::clone(&worker), Rc::clone(&caller), &request), request)
             },
-            |(exchange, mut request)| {
-                headers::to_replica(&exchange, true, Version::HTTP_11, request.headers_mut());
-                (exchange, request)
+            |(exchange, request)| {
+                let mut written = upstream::Request::new(&Method::POST, "/score", ());
+                headers::write(&exchange, true, request.headers(), &mut written);
+                (exchange, written)
             },
             BatchSize::SmallInput,
         );

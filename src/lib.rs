@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod demo;
+mod digits;
 pub mod discovery;
 pub mod environment;
 pub mod front_end;

@@ -24,16 +24,14 @@ mod split;
 pub mod worker;
 
 use std::future::{Future, poll_fn, ready};
-use std::mem;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
-use http_body::Body;
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::{HeaderMap, Method, Response, Uri, Version, request};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{Service, ServiceBuilder};
 
@@ -41,6 +39,7 @@ use self::attempt::Attempt;
 use self::body::{GATHERED, RequestBody, ResponseBody};
 use self::caller::Caller;
 use self::catalog::{Catalog, Deployment, ServiceRef};
+use self::dispatch::Asked;
 use self::error::Refusal;
 use self::exchange::{Exchange, Upload};
 use self::headers::{AZUREML_MODEL_DEPLOYMENT, MAX_FIELDS, X_REQUEST_TIMEOUT_MS};
@@ -50,6 +49,7 @@ use self::route::{Resource, Route};
 use self::worker::Worker;
 use crate::config::{Auth, HttpWhenTls, TlsStatus};
 use crate::upstream::AnswerBody;
+use crate::upstream::request::is_target;
 
 pub use id::RequestId;
 pub use observe::Observe;
@@ -81,7 +81,7 @@ impl Service<Call> for Score {
         let mut body = RequestBody::new(incoming, Rc::clone(&exchange), head.headers.contains_key(EXPECT));
         // What needs no waiting is decided here, so that the box holds only what does.
         match decide(head, &mut body, &exchange) {
-            Ok((request, timeout)) => Box::pin(carry(exchange, request.map(|()| body), timeout)),
+            Ok((headers, target, timeout)) => Box::pin(carry(exchange, Asked { headers, target, body }, timeout)),
             Err(refusal) if !exchange.is_http2() && body.is_small() => Box::pin(refuse(body, refusal)),
             Err(refusal) => Box::pin(ready(Err(refusal))),
         }
@@ -96,13 +96,13 @@ async fn refuse<T>(mut body: RequestBody, refusal: Refusal) -> Result<T, Refusal
     Err(refusal)
 }
 
-/// Reads what the caller wants and whether it may have it: the request as a replica gets it, all but its body and what
-/// depends on which replica that is, and how long it may take. The service and deployment are noted in `exchange`.
+/// Reads what the caller wants and whether it may have it: its fields, what to ask a replica for, and how long that may take.
+/// The service and deployment are noted in `exchange`.
 fn decide(
-    mut head: request::Parts,
+    head: request::Parts,
     body: &mut RequestBody,
     exchange: &Rc<Exchange>,
-) -> Result<(Request<()>, Duration), Refusal> {
+) -> Result<(HeaderMap, String, Duration), Refusal> {
     let catalog = exchange.worker.catalog();
 
     let server_name = exchange.caller.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
@@ -134,33 +134,19 @@ fn decide(
     let deployment = deployment.ok_or_else(|| Refusal::no_ready_replicas(&service.name))?;
 
     let target = target(route.resource, &head.uri, deployment)?;
-    let unknown_length = !body.is_end_stream() && body.size_hint().exact().is_none();
-    let mut request = Request::new(());
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = target;
-    *request.headers_mut() = mem::take(&mut head.headers);
-    headers::to_replica(exchange, service.is_keyed(), head.version, request.headers_mut());
-    if unknown_length {
-        // hyper by itself takes GET to have no body then.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    Ok((request, timeout))
+    Ok((head.headers, target, timeout))
 }
 
 /// Has a replica answer, within the time there is.
-async fn carry(
-    exchange: Rc<Exchange>,
-    request: Request<RequestBody>,
-    timeout: Duration,
-) -> Result<Response<ResponseBody>, Refusal> {
+async fn carry(exchange: Rc<Exchange>, asked: Asked, timeout: Duration) -> Result<Response<ResponseBody>, Refusal> {
     let deadline = exchange.started + timeout;
     let mut alarm = Box::pin(sleep_until(deadline));
     let answer = tokio::select! {
         biased;
-        answer = dispatch::dispatch(&exchange, request, deadline) => answer?,
+        answer = dispatch::dispatch(&exchange, asked, deadline) => answer?,
         () = alarm.as_mut() => return Err(out_of_time(&exchange, timeout)),
     };
-    Ok(to_caller(answer, exchange.deployment(), timeout, alarm))
+    Ok(to_caller(answer, &exchange, timeout, alarm))
 }
 
 /// Refuses plain HTTP while TLS is enabled, names the served certificate does not prove, and names for which the caller
@@ -246,9 +232,10 @@ fn deployment(service: &ServiceRef, exchange: &Exchange, headers: &HeaderMap) ->
 }
 
 /// The path and query to ask a replica of `deployment` for, where the caller asked for `resource` by `uri`.
-fn target(resource: Resource<'_>, uri: &Uri, deployment: &Deployment) -> Result<Uri, Refusal> {
-    Uri::try_from(resource.target(&deployment.paths, uri.query()))
-        .map_err(|_| Refusal::bad_request("The path cannot be passed on to the replica."))
+fn target(resource: Resource<'_>, uri: &Uri, deployment: &Deployment) -> Result<String, Refusal> {
+    let target = resource.target(&deployment.paths, uri.query());
+    let refusal = || Refusal::bad_request("The path cannot be passed on to the replica.");
+    if is_target(&target) { Ok(target) } else { Err(refusal()) }
 }
 
 /// Whose fault it is that time ran out decides what the caller is told.
@@ -264,14 +251,13 @@ fn out_of_time(exchange: &Exchange, timeout: Duration) -> Refusal {
 /// events may go on as long as it lives.
 fn to_caller(
     answer: Response<AnswerBody<RequestBody, Attempt>>,
-    deployment: Option<&Deployment>,
+    exchange: &Exchange,
     timeout: Duration,
     alarm: Pin<Box<Sleep>>,
 ) -> Response<ResponseBody> {
-    let mut response = answer.map(|body| ResponseBody::replica(body, timeout, alarm));
-    *response.version_mut() = Version::default();
-    headers::clean_answer(response.headers_mut());
-    if let Some(deployment) = deployment {
+    let answered = exchange.times.answered.get().unwrap_or(exchange.started);
+    let mut response = answer.map(|body| ResponseBody::replica(body, answered, timeout, alarm));
+    if let Some(deployment) = exchange.deployment() {
         response.headers_mut().insert(AZUREML_MODEL_DEPLOYMENT, deployment.label.clone());
     }
     response

@@ -1,7 +1,6 @@
 //! One worker thread, from accepted connection to closed: listeners, TLS, HTTP. It shares nothing that could make it
 //! wait for another thread.
 
-use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::rc::Rc;
@@ -12,12 +11,15 @@ use arc_swap::ArcSwap;
 use rustls::ProtocolVersion;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalRuntime;
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::coop::unconstrained;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, timeout};
 
-use super::AccessOutput;
+use super::pulse::Asked;
+use super::spread::{Arrival, Doors, Open, Part};
+use super::{AccessOutput, delay};
 use crate::connection::{self, Common, Ticks};
 use crate::listener;
 use crate::scoring::caller::Caller;
@@ -32,21 +34,23 @@ use crate::tls::{Buffers, Handshake, HandshakeError, Protocol, Socket, Terminato
 const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a worker thread is given.
-pub(super) struct Setup {
-    pub(super) index: usize,
-    pub(super) https: StdListener,
-    pub(super) http: Option<StdListener>,
-    pub(super) terminator: Terminator,
-    pub(super) catalog: Arc<ArcSwap<Catalog>>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) access: AccessOutput,
-    pub(super) phases: watch::Receiver<Phase>,
+pub struct Setup {
+    pub index: usize,
+    pub asked: Asked,
+    pub https: StdListener,
+    pub http: Option<StdListener>,
+    pub terminator: Terminator,
+    pub catalog: Arc<ArcSwap<Catalog>>,
+    pub metrics: Arc<Metrics>,
+    pub access: AccessOutput,
+    pub phases: watch::Receiver<Phase>,
+    pub spread: Part,
     /// Held for as long as the thread has anything to do.
-    pub(super) _alive: mpsc::Sender<()>,
+    pub alive: mpsc::Sender<()>,
 }
 
 /// Serves until the process is closing and every connection has ended, or it is stopped.
-pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
+pub fn run(runtime: LocalRuntime, setup: Setup) {
     let access = AccessLog::new(setup.access.writer.clone(), setup.access.text);
     let worker = Rc::new(Worker::new(setup.index, Arc::clone(&setup.catalog), Arc::clone(&setup.metrics), access));
     runtime.block_on(serve(&worker, setup));
@@ -56,7 +60,8 @@ pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
 }
 
 async fn serve(worker: &Rc<Worker>, setup: Setup) {
-    let Setup { https, http, terminator, mut phases, _alive, .. } = setup;
+    let Setup { asked, https, http, terminator, mut phases, spread, alive: _alive, .. } = setup;
+    let Part { open, doors, arrivals } = spread;
     let thread = Rc::new(Thread {
         common: Common {
             worker: Rc::clone(worker),
@@ -66,13 +71,14 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
         },
         terminator,
         buffers: Rc::default(),
-        open: Cell::new(0),
+        open,
         closed_one: Notify::new(),
     });
-    let (pool, copies) = (Rc::clone(&worker.pool), Rc::clone(&worker.copies.pool));
-    // Together, so that a thread at rest wakes once for both.
-    spawn_local(async move { tokio::join!(pool.sweep(), copies.sweep()) });
+    let pool = Rc::clone(&worker.pool);
+    spawn_local(async move { pool.sweep().await });
+    spawn_local(delay::sample(Rc::clone(worker)));
     spawn_local(flush_access_log(Rc::clone(worker)));
+    spawn_local(asked.answer());
     let ticking = Rc::clone(&thread);
     spawn_local(async move { ticking.common.ticks.run().await });
 
@@ -80,9 +86,12 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     for (listener, transport) in [(Some(https), Transport::Tls), (http, Transport::Plain)] {
         // Only a file descriptor that is none could fail here, and these were just bound.
         if let Some(Ok(listener)) = listener.map(TcpListener::from_std) {
-            accepting.push(spawn_local(accept_all(Rc::clone(&thread), listener, transport)));
+            accepting.push(spawn_local(accept_all(Rc::clone(&thread), listener, transport, doors.clone())));
         }
     }
+
+    drop(doors);
+    let taking = spawn_local(take_all(Rc::clone(&thread), arrivals));
 
     let reached = async |phases: &mut watch::Receiver<Phase>, phase| {
         // The sender only goes away with the whole front end.
@@ -95,8 +104,13 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     for accepting in accepting {
         let _ = accepting.await;
     }
+    let ended = async {
+        // Until no thread accepts any more.
+        let _ = taking.await;
+        thread.all_closed().await;
+    };
     tokio::select! {
-        () = thread.all_closed() => {}
+        () = ended => {}
         () = reached(&mut phases, Phase::Stopped) => {}
     }
 }
@@ -109,8 +123,8 @@ async fn flush_access_log(worker: Rc<Worker>) {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Transport {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Transport {
     Plain,
     Tls,
 }
@@ -120,12 +134,12 @@ struct Thread {
     common: Common,
     terminator: Terminator,
     buffers: Rc<Buffers>,
-    open: Cell<usize>,
+    open: Open,
     closed_one: Notify,
 }
 
 /// Takes connections until the front end closes.
-async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transport) {
+async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transport, doors: Doors) {
     let metrics = thread.common.worker.thread_metrics();
     let mut closing = pin!(thread.common.drain.closed());
     loop {
@@ -141,25 +155,45 @@ async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transp
             // Only when nobody is left in the queue: closing the socket would reset them.
             () = closing.as_mut() => return,
         };
-        metrics.connections_accepted.increment();
-        thread.open.set(thread.open.get() + 1);
-        let open = Open(Rc::clone(&thread));
-        spawn_local(async move { open.0.serve(tcp, peer, transport).await });
+        if let Some(tcp) = doors.settle(&thread.open, tcp, peer, transport) {
+            thread.take(tcp, peer, transport);
+        }
+    }
+}
+
+/// Takes the connections that other threads accepted for this one, until none accepts any more.
+async fn take_all(thread: Rc<Thread>, mut arrivals: Receiver<Arrival>) {
+    while let Some(Arrival { tcp, peer, transport }) = arrivals.recv().await {
+        match TcpStream::from_std(tcp) {
+            Ok(tcp) => thread.take(tcp, peer, transport),
+            Err(error) => {
+                tracing::warn!(%error, "cannot serve a connection");
+                thread.common.worker.thread_metrics().accept_errors.other.increment();
+                thread.open.leave();
+            }
+        }
     }
 }
 
 /// A connection that counts.
-struct Open(Rc<Thread>);
+struct Counted(Rc<Thread>);
 
-impl Drop for Open {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
+        self.0.open.leave();
         self.0.common.worker.thread_metrics().connections_closed.increment();
         self.0.closed_one.notify_waiters();
     }
 }
 
 impl Thread {
+    /// Serves a connection that is counted already.
+    fn take(self: &Rc<Self>, tcp: TcpStream, peer: SocketAddr, transport: Transport) {
+        self.common.worker.thread_metrics().connections_accepted.increment();
+        let counted = Counted(Rc::clone(self));
+        spawn_local(async move { counted.0.serve(tcp, peer, transport).await });
+    }
+
     async fn room(&self) {
         if self.has_room() {
             return;
@@ -171,14 +205,14 @@ impl Thread {
         }
     }
 
-    /// Whether this thread has a connection left of its share.
+    /// Whether a thread has a connection left of its share.
     fn has_room(&self) -> bool {
         let all = self.common.worker.catalog().limits.max_connections;
-        self.open.get() < all.div_ceil(self.common.worker.metrics.threads.len())
+        self.open.has_room(all.div_ceil(self.common.worker.metrics.threads.len()))
     }
 
     async fn all_closed(&self) {
-        while self.open.get() > 0 {
+        while self.open.here() > 0 {
             self.closed_one.notified().await;
         }
     }

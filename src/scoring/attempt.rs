@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::catalog::{Deployment, ServiceRef};
 use super::exchange::{Ending, Exchange, Upload};
 use crate::scheduling::{Failure, Replica, ReplicaPermit};
-use crate::upstream::{ConnectError, Endpoint, Times};
+use crate::upstream::{AnswerError, ConnectError, Endpoint, Times};
 
 /// A replica that opens no connection in less time than this may be well. One that lost a packet, which is repeated after a
 /// second, is out for the fraction of a second until it is looked at.
@@ -99,15 +99,15 @@ impl<E: Errand> Attempt<E> {
         match cause {
             // So little time says nothing of a replica; a caller can give any of them as little.
             ConnectError::Timeout(limit) if *limit < LEAST_CONNECT_TIMEOUT => self.doubt(),
-            ConnectError::Http(_) => self.fail(Failure::Closed),
+            ConnectError::Closed(_) => self.fail(Failure::Closed),
             ConnectError::Io(_) | ConnectError::Timeout(_) => self.fail(Failure::Unreachable(cause.to_string())),
         }
     }
 
     /// Ends it because no answer could be had once it was sent.
-    pub fn fail_to_answer(self, cause: &hyper::Error) {
+    pub fn fail_to_answer(self, cause: &AnswerError) {
         // What is no HTTP, or more of it than is taken, is an answer too, and its model's affair.
-        if cause.is_parse() || cause.is_parse_too_large() { self.end() } else { self.fail(Failure::Closed) }
+        if cause.is_of_the_answer() { self.end() } else { self.fail(Failure::Closed) }
     }
 
     /// Ends it with something that is a reason to look at the replica's health.

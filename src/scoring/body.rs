@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 use super::attempt::Attempt;
 use super::exchange::{Ending, Exchange, Upload};
 use super::mirror::Tee;
-use crate::upstream::AnswerBody;
+use crate::upstream::{self, AnswerBody, AnswerError};
 
 /// Why a body ended before its end. The other side is told by the way its message breaks off.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum BodyError {
     #[error("the caller: {0}")]
     Caller(hyper::Error),
     #[error("the replica: {0}")]
-    Replica(hyper::Error),
+    Replica(AnswerError),
     #[error("the replica was silent for too long")]
     Silent,
 }
@@ -223,6 +223,12 @@ impl Body for RequestBody {
     }
 }
 
+impl upstream::Upload for RequestBody {
+    fn take_back(&mut self, data: Bytes) {
+        self.gathered = data;
+    }
+}
+
 impl Drop for RequestBody {
     fn drop(&mut self) {
         let Exchange { worker, caller, .. } = &*self.exchange;
@@ -256,7 +262,7 @@ enum Source {
         alarm: Pin<Box<Sleep>>,
         last_part: Instant,
         /// Told a turn later, so that what came before it is written first.
-        broken: Option<hyper::Error>,
+        broken: Option<AnswerError>,
     },
 }
 
@@ -265,12 +271,15 @@ impl ResponseBody {
         Self { source: Source::Own(text), exchange: None }
     }
 
-    /// `alarm` is a timer the request no longer needs; it is used again here.
-    pub fn replica(answer: AnswerBody<RequestBody, Attempt>, patience: Duration, alarm: Pin<Box<Sleep>>) -> Self {
-        Self {
-            source: Source::Replica { answer, patience, alarm, last_part: Instant::now(), broken: None },
-            exchange: None,
-        }
+    /// The body of an answer whose head came at `since`. `alarm` is a timer the request no longer needs; it is used again
+    /// here.
+    pub fn replica(
+        answer: AnswerBody<RequestBody, Attempt>,
+        since: Instant,
+        patience: Duration,
+        alarm: Pin<Box<Sleep>>,
+    ) -> Self {
+        Self { source: Source::Replica { answer, patience, alarm, last_part: since, broken: None }, exchange: None }
     }
 
     /// Counts into `exchange` and keeps it until the answer is over.
@@ -295,7 +304,9 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
                 exchange.response_bytes.set(exchange.response_bytes.get() + length);
-                exchange.untaken_since.set(Some(Instant::now()));
+                let now = Instant::now();
+                this.source.note_part(now);
+                exchange.untaken_since.set(Some(now));
                 if this.source.is_end_stream() {
                     exchange.ending.set(Ending::Complete);
                 }
@@ -331,7 +342,6 @@ impl Source {
                     return Poll::Ready(Some(Err(BodyError::Replica(error))));
                 }
                 if let Poll::Ready(frame) = Pin::new(answer).poll_frame(cx) {
-                    *last_part = Instant::now();
                     let Some(Err(error)) = frame else {
                         return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Replica)));
                     };
@@ -348,6 +358,13 @@ impl Source {
                 }
                 Poll::Pending
             }
+        }
+    }
+
+    /// Notes that the replica was not silent until `now`.
+    fn note_part(&mut self, now: Instant) {
+        if let Self::Replica { last_part, .. } = self {
+            *last_part = now;
         }
     }
 

@@ -22,7 +22,8 @@ pub const LINGER: Duration = Duration::from_secs(2);
 
 /// The other end of a connection.
 pub struct Caller {
-    pub peer: SocketAddr,
+    /// Address and port.
+    pub peer: Box<str>,
     /// The peer's address as `x-forwarded-for`.
     pub forwarded_for: HeaderValue,
     /// Absent on the plain HTTP listener.
@@ -59,7 +60,7 @@ impl Caller {
         let certificate = certificate.map(|certificate| Box::new(CallerCertificate::new(certificate)));
         let address = peer.ip().to_canonical().to_string();
         Self {
-            peer,
+            peer: peer.to_string().into(),
             forwarded_for: HeaderValue::try_from(address).unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             tls,
             certificate,

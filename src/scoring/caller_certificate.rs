@@ -6,12 +6,13 @@ use std::fmt::Write as _;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::tls::distinguished_name;
+use crate::upstream::Request;
 
 /// The certificate itself (RFC 9440 section 2.1).
 pub const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
@@ -48,13 +49,13 @@ impl CallerCertificate {
         }
     }
 
-    /// Puts it into a request to a replica, from which what the caller wrote there itself was removed.
-    pub fn write(&self, headers: &mut HeaderMap) {
+    /// Writes it into a request to a replica, which has nothing of what the caller wrote there itself.
+    pub fn write<B>(&self, request: &mut Request<B>) {
         if let Some(value) = &self.client_cert {
-            headers.insert(CLIENT_CERT, value.clone());
+            request.field(&CLIENT_CERT, value.as_bytes());
         }
         if let Some(value) = &self.forwarded {
-            headers.insert(X_FORWARDED_CLIENT_CERT, value.clone());
+            request.field(&X_FORWARDED_CLIENT_CERT, value.as_bytes());
         }
     }
 }
@@ -119,6 +120,7 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
     use super::*;
@@ -132,9 +134,11 @@ mod tests {
     }
 
     fn written(certificate: &CertificateDer<'_>) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        CallerCertificate::new(certificate).write(&mut headers);
-        headers
+        let mut request = Request::new(&http::Method::POST, "/score", ());
+        CallerCertificate::new(certificate).write(&mut request);
+        let lines = String::from_utf8(request.parts().0.to_vec()).expect("text");
+        let fields = lines.lines().skip(1).map(|line| line.split_once(": ").expect("a field"));
+        fields.map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value"))).collect()
     }
 
     #[test]

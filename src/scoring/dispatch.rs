@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, Response};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
@@ -18,12 +18,15 @@ use super::body::RequestBody;
 use super::catalog::{Deployment, ServiceRef};
 use super::error::Refusal;
 use super::exchange::{Exchange, Upload};
-use super::headers::X_REQUEST_TIMEOUT_MS;
+use super::headers::{self, X_REQUEST_TIMEOUT_MS, is_for_caller};
 use super::mirror;
 use super::route::Route;
+use crate::digits::push_decimal;
 use crate::scheduling::{Forecast, Rank, Replica, ReplicaPermit, Turned};
 use crate::telemetry::metrics::Overload;
-use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, ConnectError, Failure};
+use crate::upstream::{
+    self, AnswerBody, AnswerError, CONNECT_TIMEOUT, ConnectError, Endpoint, Failure, Fields, Request,
+};
 
 /// What a caller is told to wait if nothing is known.
 const A_MOMENT: Duration = Duration::from_secs(1);
@@ -34,45 +37,54 @@ const LOAN: Duration = Duration::from_millis(100);
 /// A wait that is expected to take so many times what it may take is not begun.
 const OUT_OF_REACH: u32 = 4;
 
-/// Has `request` answered by a replica of the deployment noted in `exchange`. The deadline is the caller's to keep; it is
+/// What of a caller's request it takes to ask a replica.
+pub struct Asked {
+    /// As they came.
+    pub headers: HeaderMap,
+    /// Path and query at the replica.
+    pub target: String,
+    pub body: RequestBody,
+}
+
+/// Has a request answered by a replica of the deployment noted in `exchange`. The deadline is the caller's to keep; it is
 /// needed here to tell what is hopeless.
 pub async fn dispatch(
     exchange: &Rc<Exchange>,
-    mut request: Request<RequestBody>,
+    mut asked: Asked,
     deadline: Instant,
 ) -> Result<Response<AnswerBody<RequestBody, Attempt>>, Refusal> {
-    if request.body().is_small() {
-        poll_fn(|cx| request.body_mut().poll_gather(cx)).await.map_err(|_| Refusal::broken_body())?;
+    if asked.body.is_small() {
+        poll_fn(|cx| asked.body.poll_gather(cx)).await.map_err(|_| Refusal::broken_body())?;
     }
     let mut now = Instant::now();
     exchange.asked.set(Some(now));
     let mut permit = match deployment(exchange)?.replicas.try_take(now) {
         Some(permit) => permit,
         None => {
-            let permit = Box::pin(wait_wherever(exchange, &mut request, deadline)).await?;
+            let permit = Box::pin(wait_wherever(exchange, &mut asked, deadline)).await?;
             now = Instant::now();
             permit
         }
     };
-    mirror::begin(exchange, &mut request, deadline);
+    mirror::begin(exchange, &mut asked, deadline);
+    let Asked { mut headers, target, mut body } = asked;
     let mut is_retry = false;
     loop {
         let attempt = Attempt::begin(Rc::clone(exchange), permit, now);
         let left = deadline.saturating_duration_since(now);
-        let fields = request.headers_mut();
-        fields.insert(HOST, attempt.replica().endpoint().authority().clone());
-        let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        fields.insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(millis));
+        let mut request = Request::new(exchange.method(), &target, body);
+        let endpoint = attempt.replica().endpoint();
+        write_head(exchange, service(exchange)?, &headers, endpoint, left, &mut request);
         // Half of what is left if there is another replica, so that it has a chance too.
         let has_other = !is_retry && deployment(exchange)?.replicas.has_other(attempt.replica());
         let connect_timeout = if has_other { CONNECT_TIMEOUT.min(left / 2) } else { CONNECT_TIMEOUT };
-        match upstream::send(&exchange.worker.pool, request, &exchange.times, attempt, connect_timeout).await {
-            // A replica was never asked to change the protocol, so that is no answer to the request.
-            Ok(answer) if answer.status().is_informational() => return Err(Refusal::replica_closed()),
+        let mut fields = Fields { room: &mut headers, is_wanted: is_for_caller };
+        let (pool, times) = (&exchange.worker.pool, &exchange.times);
+        match upstream::send(pool, request, times, attempt, connect_timeout, &mut fields).await {
             Ok(answer) => return Ok(answer),
             Err(Failure::Sent { held: attempt, cause }) => return Err(broken(exchange, attempt, &cause)),
-            Err(Failure::Unsent { request: unsent, held: attempt, cause }) => {
-                request = unsent;
+            Err(Failure::Unsent { body: unsent, held: attempt, cause }) => {
+                body = unsent;
                 let failed = unreachable(exchange, attempt, &cause)?;
                 if is_retry {
                     return Err(Refusal::no_ready_replicas(&service(exchange)?.name));
@@ -85,6 +97,21 @@ pub async fn dispatch(
     }
 }
 
+/// Writes the fields of a request to `endpoint`, which has so much time `left`.
+pub fn write_head<B>(
+    exchange: &Exchange,
+    service: &ServiceRef,
+    headers: &HeaderMap,
+    endpoint: &Endpoint,
+    left: Duration,
+    request: &mut Request<B>,
+) {
+    request.field(&HOST, endpoint.authority().as_bytes());
+    headers::write(exchange, service.is_keyed(), headers, request);
+    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    request.field_by(&X_REQUEST_TIMEOUT_MS, |text| push_decimal(text, millis));
+}
+
 fn service(exchange: &Exchange) -> Result<&ServiceRef, Refusal> {
     exchange.service().ok_or_else(Refusal::not_found)
 }
@@ -94,16 +121,12 @@ fn deployment(exchange: &Exchange) -> Result<&Deployment, Refusal> {
 }
 
 /// Waits for a permit; if the deployment goes meanwhile, for one of that which takes its place.
-async fn wait_wherever(
-    exchange: &Exchange,
-    request: &mut Request<RequestBody>,
-    deadline: Instant,
-) -> Result<ReplicaPermit, Refusal> {
+async fn wait_wherever(exchange: &Exchange, asked: &mut Asked, deadline: Instant) -> Result<ReplicaPermit, Refusal> {
     loop {
         if let Some(permit) = wait(exchange, exchange.rank(), deadline).await? {
             return Ok(permit);
         }
-        relocate(exchange, request)?;
+        relocate(exchange, asked)?;
         // Whatever changes under it, this thread goes on.
         yield_now().await;
         if let Some(permit) = deployment(exchange)?.replicas.try_take(Instant::now()) {
@@ -153,14 +176,14 @@ fn is_hopeless(forecast: &Forecast, left: Duration, max_queue_wait: Duration) ->
 }
 
 /// Finds the request another deployment of its service in the configuration as it is now.
-fn relocate(exchange: &Exchange, request: &mut Request<RequestBody>) -> Result<(), Refusal> {
+fn relocate(exchange: &Exchange, asked: &mut Asked) -> Result<(), Refusal> {
     let before = service(exchange)?;
     let catalog = exchange.worker.catalog();
     let service = ServiceRef::named(&catalog, &before.name).ok_or_else(|| Refusal::service_not_found(&before.name))?;
-    let index = super::deployment(&service, exchange, request.headers())?;
+    let index = super::deployment(&service, exchange, &asked.headers)?;
     let name = before.name.clone();
     let moved = exchange.move_to(service, index).ok_or_else(|| Refusal::no_ready_replicas(&name))?;
-    *request.uri_mut() = super::target(Route::parse(exchange.uri.path())?.resource, &exchange.uri, moved)?;
+    asked.target = super::target(Route::parse(exchange.uri.path())?.resource, &exchange.uri, moved)?;
     Ok(())
 }
 
@@ -204,7 +227,7 @@ fn unreachable(exchange: &Exchange, attempt: Attempt, cause: &ConnectError) -> R
 }
 
 /// The replica may have seen the request, and there is no answer.
-fn broken(exchange: &Exchange, attempt: Attempt, cause: &hyper::Error) -> Refusal {
+fn broken(exchange: &Exchange, attempt: Attempt, cause: &AnswerError) -> Refusal {
     match (exchange.upload.get(), exchange.service()) {
         (Upload::TooLarge, Some(service)) => {
             attempt.end();

@@ -154,6 +154,10 @@ impl Exchange {
         exchange
     }
 
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
     pub fn is_http2(&self) -> bool {
         self.version == Version::HTTP_2
     }
@@ -252,7 +256,7 @@ pub fn note_unreadable(worker: &Worker, caller: &Caller, refusal: &Refusal, id: 
     metrics.started.increment();
     metrics.finish(Some(refusal.status()), Some(refusal.code), caller.idle_since.get().elapsed());
     if worker.access.is_on() {
-        let mut line = access::Line::new(id.as_str(), caller.peer);
+        let mut line = access::Line::new(id.as_str(), &caller.peer);
         line.tls = caller.tls.as_ref().map(|tls| tls_version(tls.version));
         line.status = Some(refusal.status().as_u16());
         line.code = Some(refusal.code.as_str());
@@ -322,11 +326,11 @@ impl Exchange {
             },
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),
-            queue_ms: access::millis(stages.queue),
-            connect_ms: access::millis(stages.connect),
-            model_ms: stages.model.map(access::millis),
-            total_ms: access::millis(total),
-            ..access::Line::new(self.id.as_str(), self.caller.peer)
+            queue: stages.queue,
+            connect: stages.connect,
+            model: stages.model,
+            total,
+            ..access::Line::new(self.id.as_str(), &self.caller.peer)
         });
     }
 }

@@ -1,17 +1,19 @@
-//! Header rules in both directions. Framing is never copied from one side to the other: hyper writes it anew from the
-//! body it is given, so that a replica sees the one reading that was taken of the request.
+//! Header rules in both directions. Framing is never copied from one side to the other: it is written anew from the body
+//! there is, so that a replica sees the one reading that was taken of the request.
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue,
+    SERVER, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, Version};
 
 use super::caller_certificate::{CLIENT_CERT, CLIENT_CERT_CHAIN};
 use super::error::Refusal;
 use super::exchange::Exchange;
+use crate::digits::push_millis;
+use crate::upstream::{Request, is_hop_by_hop};
 
 pub const X_MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 pub const X_MS_CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
@@ -20,9 +22,6 @@ pub const AZUREML_MODEL_DEPLOYMENT: HeaderName = HeaderName::from_static("azurem
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 const X_MS_RUN_FN_EXEC_MS: HeaderName = HeaderName::from_static("x-ms-run-fn-exec-ms");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -55,7 +54,7 @@ pub fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 /// 400, naming the field.
 pub fn check_names(headers: &HeaderMap) -> Result<(), Refusal> {
     for name in headers.keys() {
-        if memchr::memchr(b'_', name.as_str().as_bytes()).is_none() {
+        if !name.as_str().bytes().any(|byte| byte == b'_') {
             continue;
         }
         if HeaderName::try_from(name.as_str().replace('_', "-")).is_ok_and(|name| is_ours(&name)) {
@@ -67,46 +66,47 @@ pub fn check_names(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Turns the fields of a caller's request into those of the request to a replica, all but `Host` and
-/// `x-request-timeout-ms`, which are known last. `keyed`: `Authorization` held a key of ours, which no replica may see.
-pub fn to_replica(exchange: &Exchange, keyed: bool, version: Version, headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    remove_where(headers, is_forged_or_replaced);
-    if keyed {
-        headers.remove(AUTHORIZATION);
+/// Writes the fields of a caller's request that a replica gets, and those that the front end has to say, all but `Host` and
+/// `x-request-timeout-ms`. `keyed`: `Authorization` held a key of ours, which no replica may see.
+pub fn write<B>(exchange: &Exchange, keyed: bool, headers: &HeaderMap, request: &mut Request<B>) {
+    let nominated = nominated(headers);
+    let is_traced = has_traceparent(headers);
+    let is_split = exchange.is_http2() && headers.contains_key(COOKIE);
+    for (name, value) in headers {
+        let is_kept = !(is_hop_by_hop(name)
+            || is_forged_or_replaced(name)
+            || (keyed && *name == AUTHORIZATION)
+            || (is_split && *name == COOKIE)
+            || (!is_traced && (*name == TRACEPARENT || *name == TRACESTATE))
+            || nominated.contains(name));
+        if is_kept {
+            request.field(name, value.as_bytes());
+        }
     }
-    if version == Version::HTTP_2 {
-        join_cookies(headers);
+    if is_split {
+        request.field_by(&COOKIE, |text| join_cookies(headers, text));
     }
-    headers.insert(X_REQUEST_ID, exchange.id.to_value());
+    request.field(&X_REQUEST_ID, exchange.id.as_str().as_bytes());
     if let Some(client_id) = &exchange.client_id {
-        headers.insert(X_MS_CLIENT_REQUEST_ID, client_id.clone());
+        request.field(&X_MS_CLIENT_REQUEST_ID, client_id.as_bytes());
     }
-    if !has_traceparent(headers) {
-        headers.remove(TRACESTATE);
-        headers.insert(TRACEPARENT, exchange.id.to_traceparent());
+    if !is_traced {
+        request.field_by(&TRACEPARENT, |text| exchange.id.push_traceparent(text));
     }
-    headers.insert(X_FORWARDED_FOR, exchange.caller.forwarded_for.clone());
-    headers.insert(X_FORWARDED_PROTO, exchange.caller.scheme());
+    request.field(&X_FORWARDED_FOR, exchange.caller.forwarded_for.as_bytes());
+    request.field(&X_FORWARDED_PROTO, exchange.caller.scheme().as_bytes());
     if let Some(host) = exchange.host.get() {
-        headers.insert(X_FORWARDED_HOST, host.clone());
+        request.field(&X_FORWARDED_HOST, host.as_bytes());
     }
     if let Some(certificate) = &exchange.caller.certificate {
-        certificate.write(headers);
+        certificate.write(request);
     }
 }
 
-/// Removes from a replica's answer what concerned only the connection to it.
-pub fn clean_answer(headers: &mut HeaderMap) {
-    if headers.contains_key(TRANSFER_ENCODING) {
-        // It overrides a length, which is then of something else (RFC 9112 section 6.3).
-        headers.remove(CONTENT_LENGTH);
-    }
-    remove_hop_by_hop(headers);
-    // Which server software a container runs is nobody's business outside.
-    headers.remove(SERVER);
-    headers.remove(X_REQUEST_ID);
-    headers.remove(X_MS_CLIENT_REQUEST_ID);
+/// Whether a field of a replica's answer is for the caller: not which server software a container runs, and not what is
+/// said by the front end.
+pub fn is_for_caller(name: &HeaderName) -> bool {
+    *name != SERVER && *name != X_REQUEST_ID && *name != X_MS_CLIENT_REQUEST_ID
 }
 
 /// How long the model itself took, as the server in an Azure ML container says it: milliseconds with decimals.
@@ -129,51 +129,19 @@ pub fn server_timing(stages: [(&str, Duration); 4]) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&text).ok()
 }
 
-/// By hand, because `format!` took a twentieth of a small request's own time.
-fn push_millis(text: &mut Vec<u8>, duration: Duration) {
-    let mut micros = duration.as_micros();
-    // From the back: three decimals, the point, and at least one digit before it.
-    let mut digits = [b'0'; 44];
-    let mut start = digits.len();
-    for place in 0.. {
-        if (place > 4 && micros == 0) || start == 0 {
-            break;
-        }
-        start -= 1;
-        if place == 3 {
-            digits[start] = b'.';
-        } else {
-            digits[start] = b'0' + (micros % 10) as u8;
-            micros /= 10;
-        }
-    }
-    text.extend_from_slice(&digits[start..]);
-}
-
-/// RFC 9110 section 7.6.1: the fields that `Connection` names, and those known to concern one connection only.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let nominated: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-            // What the message is cannot be a matter of one connection; a caller must not strip it.
-            .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH) && *name != "content-type")
-            .collect();
-        for name in nominated {
-            headers.remove(name);
-        }
-    }
-    remove_where(headers, |name| {
-        matches!(
-            *name,
-            CONNECTION | TE | TRAILER | TRANSFER_ENCODING | UPGRADE | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION
-        ) || *name == KEEP_ALIVE
-            || *name == PROXY_CONNECTION
-            || *name == HTTP2_SETTINGS
-    });
+/// The fields that `Connection` names, but for options that everybody knows (RFC 9110 section 7.6.1).
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !name.eq_ignore_ascii_case("close") && !name.eq_ignore_ascii_case("keep-alive"))
+        .filter_map(|name| HeaderName::try_from(name).ok())
+        // What the message is cannot be a matter of one connection; a caller must not strip it.
+        .filter(|name| *name != CONTENT_TYPE)
+        .collect()
 }
 
 /// Fields of a caller that would claim something only the front end can know, or that it writes itself.
@@ -197,24 +165,13 @@ fn is_ours(name: &HeaderName) -> bool {
         || *name == "content-type"
 }
 
-/// Most messages have nothing to remove, so looking comes first.
-fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
-        headers.remove(name);
-    }
-}
-
 /// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 has it once (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut cookies = headers.get_all(COOKIE).iter();
-    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else { return };
-    let mut joined = first.as_bytes().to_vec();
-    for cookie in std::iter::once(second).chain(cookies) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(cookie.as_bytes());
-    }
-    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
-        headers.insert(COOKIE, joined);
+fn join_cookies(headers: &HeaderMap, text: &mut Vec<u8>) {
+    for (index, cookie) in headers.get_all(COOKIE).iter().enumerate() {
+        if index > 0 {
+            text.extend_from_slice(b"; ");
+        }
+        text.extend_from_slice(cookie.as_bytes());
     }
 }
 
@@ -247,6 +204,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::rc::Rc;
 
+    use http::{Method, Version};
     use proptest::prelude::*;
 
     use super::*;
@@ -263,11 +221,15 @@ mod tests {
 
     fn applied(version: Version, fields: &[(&str, &str)]) -> HeaderMap {
         let mut request = http::Request::new(());
+        *request.version_mut() = version;
         *request.headers_mut() = map(fields);
         let exchange = Exchange::begin(worker(), Rc::new(Caller::plain((Ipv4Addr::LOCALHOST, 9).into())), &request);
         let _ = exchange.host.set(HeaderValue::from_static("a.example"));
-        to_replica(&exchange, true, version, request.headers_mut());
-        std::mem::take(request.headers_mut())
+        let mut written = Request::new(&Method::POST, "/score", ());
+        write(&exchange, true, request.headers(), &mut written);
+        let lines = String::from_utf8(written.parts().0.to_vec()).expect("text");
+        let fields: Vec<_> = lines.lines().skip(1).map(|line| line.split_once(": ").expect("a field")).collect();
+        map(&fields)
     }
 
     #[test]
@@ -400,13 +362,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_duration_is_written_as_format_would(micros: u64) {
-            let mut text = Vec::new();
-            push_millis(&mut text, Duration::from_micros(micros));
-            prop_assert_eq!(String::from_utf8_lossy(&text), format!("{}.{:03}", micros / 1_000, micros % 1_000));
-        }
-
         #[test]
         fn nothing_connection_names_gets_through(names in prop::collection::vec("[a-z]{1,3}", 1..6)) {
             let connection = names.join(" ,\t");

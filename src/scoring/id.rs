@@ -25,25 +25,19 @@ impl RequestId {
     }
 
     pub fn to_value(self) -> HeaderValue {
-        to_value(&self.text)
+        // Digits and hyphens can always stand in a field.
+        HeaderValue::from_bytes(&self.text).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 
-    /// A W3C Trace Context whose trace id is this id, for requests that came without one; not sampled.
-    pub fn to_traceparent(self) -> HeaderValue {
+    /// Appends a W3C Trace Context whose trace id is this id, for requests that came without one; not sampled.
+    pub fn push_traceparent(&self, text: &mut Vec<u8>) {
         let mut digits = [0; Simple::LENGTH];
-        let mut text = Vec::with_capacity(55);
+        self.uuid.simple().encode_lower(&mut digits);
         text.extend_from_slice(b"00-");
-        text.extend_from_slice(self.uuid.simple().encode_lower(&mut digits).as_bytes());
+        text.extend_from_slice(&digits);
         text.push(b'-');
-        // Parent ids must not be all zero.
-        Uuid::from_u64_pair(fastrand::u64(1..), 0).simple().encode_lower(&mut digits);
-        text.extend_from_slice(&digits[..16]);
+        // Parent ids must not be all zero; the second half of a UUID has its variant.
+        text.extend_from_slice(&digits[16..]);
         text.extend_from_slice(b"-00");
-        to_value(&text)
     }
-}
-
-/// Digits and hyphens can always stand in a field.
-fn to_value(text: &[u8]) -> HeaderValue {
-    HeaderValue::from_bytes(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -15,24 +15,23 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{Attempt, Errand};
-use super::body::RequestBody;
 use super::catalog::{Deployment, Mirror, ServiceRef};
+use super::dispatch::{Asked, write_head};
 use super::exchange::{Exchange, Upload};
-use super::headers::{AZUREML_MODEL_DEPLOYMENT, X_REQUEST_TIMEOUT_MS};
+use super::headers::AZUREML_MODEL_DEPLOYMENT;
 use super::route::{Resource, Route};
 use super::worker::Worker;
 use crate::scheduling::ReplicaPermit;
 use crate::telemetry::cell::Counter;
 use crate::telemetry::metrics::Mirroring;
-use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, Failure, Pool, Times};
+use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, Failure, Fields, Request, Times};
 
 /// Bytes of a body that a copy may lag behind. A caller over HTTP/2 may have sent as much at once, and the copy has its turn
 /// only after it was read; what lags further has a replica or a network that is slower than the request's own.
@@ -47,32 +46,23 @@ const MAX_COPIES: usize = 64;
 /// Bytes of an answer that are read and thrown away. More would cost more than the connection that is closed is worth.
 const MAX_ANSWER: usize = 100 * 1024 * 1024;
 
-/// What a thread has for its copies. Their bodies are of another kind than callers', and so are the connections they go over.
+/// How many copies a thread has under way.
 #[derive(Default)]
-pub struct Copies {
-    pub pool: Rc<Pool<CopyBody>>,
-    under_way: Cell<usize>,
-}
+pub struct Copies(Cell<usize>);
 
-/// Begins a copy of `request`, which has a permit, if its service has some copied and this is to be one of them. The copy
+/// Begins a copy of a request that has a permit, if its service has some copied and this is to be one of them. The copy
 /// ends at `deadline`.
-pub fn begin(exchange: &Rc<Exchange>, request: &mut Request<RequestBody>, deadline: Instant) {
+pub fn begin(exchange: &Rc<Exchange>, asked: &mut Asked, deadline: Instant) {
     if let Some(service) = exchange.service()
         && let Some(mirror) = service.mirror
         && fastrand::u8(..100) < mirror.percent
-        && !request.headers().contains_key(AZUREML_MODEL_DEPLOYMENT)
+        && !asked.headers.contains_key(AZUREML_MODEL_DEPLOYMENT)
     {
-        copy(exchange, service, mirror, request, deadline);
+        copy(exchange, service, mirror, asked, deadline);
     }
 }
 
-fn copy(
-    exchange: &Exchange,
-    service: &ServiceRef,
-    mirror: Mirror,
-    request: &mut Request<RequestBody>,
-    deadline: Instant,
-) {
+fn copy(exchange: &Exchange, service: &ServiceRef, mirror: Mirror, asked: &mut Asked, deadline: Instant) {
     let Ok(Route { resource: resource @ Resource::Score(_), .. }) = Route::parse(exchange.uri.path()) else { return };
     let Some(deployment) = service.deployments().get(mirror.deployment) else { return };
     let Ok(target) = super::target(resource, &exchange.uri, deployment) else { return };
@@ -99,20 +89,16 @@ fn copy(
         is_over: Cell::new(false),
         waker: OnceCell::new(),
     });
-    let mut sent = Request::new(CopyBody { pair: Rc::clone(&pair), left: request.body().size_hint().exact() });
-    *sent.method_mut() = request.method().clone();
-    *sent.uri_mut() = target;
-    let fields = sent.headers_mut();
-    fields.clone_from(request.headers());
-    fields.insert(HOST, permit.slot().endpoint().authority().clone());
-    let left = deadline.saturating_duration_since(now).as_millis();
-    fields.insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX)));
+    let body = CopyBody { pair: Rc::clone(&pair), left: asked.body.size_hint().exact() };
+    let mut request = Request::new(exchange.method(), &target, body);
+    let left = deadline.saturating_duration_since(now);
+    write_head(exchange, service, &asked.headers, permit.slot().endpoint(), left, &mut request);
 
-    request.body_mut().copy_to(Tee(Rc::clone(&pair)));
+    asked.body.copy_to(Tee(Rc::clone(&pair)));
     let _ = exchange.mirrored.set(Original(Rc::clone(&pair)));
     spawn_local(async move {
         let _place = place;
-        pair.run(sent, permit, deadline).await;
+        pair.run(request, permit, deadline).await;
     });
 }
 
@@ -121,7 +107,7 @@ struct Place(Rc<Worker>);
 
 impl Place {
     fn take(worker: &Rc<Worker>) -> Option<Self> {
-        let under_way = &worker.copies.under_way;
+        let under_way = &worker.copies.0;
         if under_way.get() >= MAX_COPIES {
             return None;
         }
@@ -132,7 +118,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let under_way = &self.0.copies.under_way;
+        let under_way = &self.0.copies.0;
         under_way.set(under_way.get().saturating_sub(1));
     }
 }
@@ -211,8 +197,8 @@ impl Pair {
 
     async fn ask(self: &Rc<Self>, request: Request<CopyBody>, permit: ReplicaPermit) {
         let attempt = Attempt::begin(Rc::clone(self), permit, Instant::now());
-        match upstream::send(&self.worker.copies.pool, request, &self.times, attempt, CONNECT_TIMEOUT).await {
-            Ok(answer) if answer.status().is_informational() => {}
+        let mut fields = Fields { room: &mut HeaderMap::new(), is_wanted: |_| false };
+        match upstream::send(&self.worker.pool, request, &self.times, attempt, CONNECT_TIMEOUT, &mut fields).await {
             Ok(answer) => {
                 let (connected, answered) = (self.times.connected.get(), self.times.answered.get());
                 let model = connected.zip(answered).map(|(connected, answered)| answered - connected);
@@ -385,5 +371,13 @@ impl Body for CopyBody {
 
     fn size_hint(&self) -> SizeHint {
         self.left.map(SizeHint::with_exact).unwrap_or_default()
+    }
+}
+
+impl upstream::Upload for CopyBody {
+    fn take_back(&mut self, data: Bytes) {
+        self.pair.unread.set(self.pair.unread.get() + data.len().max(LEAST_PART));
+        self.left = self.left.map(|left| left + data.len() as u64);
+        self.pair.parts.borrow_mut().push_front(data);
     }
 }

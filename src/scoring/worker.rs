@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::body::RequestBody;
 use super::catalog::{Catalog, LocalCatalog};
 use super::mirror::Copies;
 use crate::telemetry::access::AccessLog;
@@ -18,7 +17,7 @@ pub struct Worker {
     index: usize,
     shared: Arc<ArcSwap<Catalog>>,
     local: RefCell<LocalCatalog>,
-    pub pool: Rc<Pool<RequestBody>>,
+    pub pool: Rc<Pool>,
     pub copies: Copies,
     pub metrics: Arc<Metrics>,
     pub access: AccessLog,

@@ -142,7 +142,11 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        match bufs {
+            // send(2) of one piece is cheaper than writev(2) of it.
+            [only] => Pin::new(&mut self.tcp).poll_write(cx, only),
+            _ => Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,77 +1,116 @@
-//! One connection to a replica, driven by whoever holds it.
+//! One connection to a replica: a socket, and what was read of it and not yet used. It holds no memory while it is idle.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{ConnectError, Endpoint};
+use super::head::{self, Head, MAX_HEAD};
+use super::{AnswerError, ConnectError, Endpoint, Fields};
 
-/// What is read at most at once. More is no faster, and memory that was large once stays with the process.
-const MAX_BUFFER: usize = 64 * 1024;
+/// Read at a time as long as nothing is known of what comes: most answers are smaller. The space is on the stack, and what
+/// came is kept in a buffer of its own size.
+const FIRST_READ: usize = 4 * 1024;
 
-/// An HTTP/1.1 connection. It is half a kilobyte and changes hands twice a request, so it stays where it was made.
-pub(super) struct Link<B: Body + 'static> {
-    sender: SendRequest<B>,
-    /// Gone when it has ended. Dropping it hands a request back that it never took.
-    connection: Option<Connection<TokioIo<TcpStream>, B>>,
+/// So little is put together on the stack and sent as one piece: send(2) of one piece is cheaper than writev(2) of three.
+const GATHERED_WRITE: usize = 4 * 1024;
+
+/// Lines, data, and the end of a chunk.
+pub(super) const MOST_PARTS: usize = 3;
+
+pub(super) struct Link {
+    tcp: TcpStream,
+    /// Read, and not yet used.
+    pub(super) read: BytesMut,
 }
 
-impl<B> Link<B>
-where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    pub(super) async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Box<Self>, ConnectError> {
+impl Link {
+    pub(super) async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Self, ConnectError> {
         let address = endpoint.address();
         timeout(limit, async {
             let tcp = TcpStream::connect((address.host(), address.port())).await?;
             tcp.set_nodelay(true)?;
-            let (sender, connection) =
-                http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(tcp)).await?;
-            Ok(Box::new(Self { sender, connection: Some(connection) }))
+            Ok(Self { tcp, read: BytesMut::new() })
         })
         .await
         .unwrap_or(Err(ConnectError::Timeout(limit)))
     }
 
-    /// Sends a request and drives the connection until the head of the answer is there.
-    pub(super) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
-        let mut answer = pin!(self.sender.try_send_request(request));
-        poll_fn(|cx| {
-            Self::drive_connection(&mut self.connection, cx);
-            answer.as_mut().poll(cx)
-        })
-        .await
+    /// Whether another request may be sent: the replica has neither closed it nor said anything that nobody asked for.
+    /// Where the kernel has not told of anything new this costs no system call.
+    pub(super) fn is_quiet(&self) -> bool {
+        let nothing = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        self.read.is_empty() && self.tcp.try_read(&mut [0]).is_err_and(nothing)
     }
 
-    /// Lets the connection read and write what it can.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        Self::drive_connection(&mut self.connection, cx);
-    }
-
-    /// Whether another request may be sent: the last answer is whole, and neither side closes.
-    pub(super) fn is_reusable(&mut self) -> bool {
-        // Nobody waits for this connection now, so nobody needs waking. Where the kernel has not told of anything new
-        // this costs no system call.
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        self.connection.is_some() && self.sender.is_ready()
-    }
-
-    fn drive_connection(connection: &mut Option<Connection<TokioIo<TcpStream>, B>>, cx: &mut Context<'_>) {
-        // What went wrong reaches the request or the body.
-        if connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
-            *connection = None;
+    /// The head of the next answer that is not an interim one. `to_head`: it answers HEAD, and has no body.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        to_head: bool,
+        fields: &mut Fields<'_>,
+    ) -> Poll<Result<Head, AnswerError>> {
+        loop {
+            if !self.read.is_empty() {
+                match head::take(&mut self.read, to_head, fields)? {
+                    Some(head) if head.response.status().is_informational() => continue,
+                    Some(head) => return Poll::Ready(Ok(head)),
+                    None if self.read.len() >= MAX_HEAD => return Poll::Ready(Err(AnswerError::TooLarge("its head"))),
+                    None => {}
+                }
+            }
+            if ready!(self.poll_first_read(cx))? == 0 {
+                return Poll::Ready(Err(AnswerError::Closed));
+            }
         }
+    }
+
+    /// Reads a little. 0: the replica has closed its side.
+    fn poll_first_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); FIRST_READ];
+        let mut space = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut space))?;
+        self.read.extend_from_slice(space.filled());
+        Poll::Ready(Ok(space.filled().len()))
+    }
+
+    /// Reads up to `most` bytes more. 0: the replica has closed its side.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        if most <= FIRST_READ {
+            return self.poll_first_read(cx);
+        }
+        // What is left of the space of the last read is used first.
+        if self.read.capacity() - self.read.len() < most / 4 {
+            self.read.reserve(most);
+        }
+        // It loses nothing when it is dropped.
+        pin!(self.tcp.read_buf(&mut self.read)).poll(cx)
+    }
+
+    /// Writes of `parts`, in their order, as much as is taken.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); GATHERED_WRITE];
+        let mut space = ReadBuf::uninit(&mut space);
+        let tcp = Pin::new(&mut self.tcp);
+        let written = if parts.iter().map(|part| part.len()).sum::<usize>() <= GATHERED_WRITE {
+            for part in parts {
+                space.put_slice(part);
+            }
+            ready!(tcp.poll_write(cx, space.filled()))?
+        } else {
+            let mut slices = [IoSlice::new(&[]); MOST_PARTS];
+            for (slice, part) in slices.iter_mut().zip(parts) {
+                *slice = IoSlice::new(part);
+            }
+            ready!(tcp.poll_write_vectored(cx, &slices))?
+        };
+        if written == 0 { Poll::Ready(Err(io::ErrorKind::WriteZero.into())) } else { Poll::Ready(Ok(written)) }
     }
 }

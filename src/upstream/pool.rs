@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use http_body::Body;
+use bytes::BytesMut;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Endpoint;
@@ -21,49 +21,41 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_IDLE: usize = 256;
 
 /// Connections waiting for their next request. The one used last goes first, so that a lull empties the pool.
-pub struct Pool<B: Body + 'static> {
-    idle: RefCell<HashMap<usize, Vec<Idle<B>>>>,
+#[derive(Default)]
+pub struct Pool {
+    idle: RefCell<HashMap<usize, Vec<Idle>>>,
 }
 
-struct Idle<B: Body + 'static> {
-    link: Box<Link<B>>,
+struct Idle {
+    link: Link,
     since: Instant,
 }
 
-impl<B: Body + 'static> Default for Pool<B> {
-    fn default() -> Self {
-        Self { idle: RefCell::default() }
-    }
-}
-
-impl<B> Pool<B>
-where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+impl Pool {
     /// A connection to `endpoint` that can be used at once.
-    pub(super) fn take(&self, endpoint: &Endpoint) -> Option<Box<Link<B>>> {
+    pub(super) fn take(&self, endpoint: &Endpoint, now: Instant) -> Option<Link> {
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&endpoint.id())?;
-        while let Some(mut candidate) = stack.pop() {
-            if candidate.since.elapsed() < IDLE_TIMEOUT && candidate.link.is_reusable() {
+        while let Some(candidate) = stack.pop() {
+            if now.saturating_duration_since(candidate.since) < IDLE_TIMEOUT && candidate.link.is_quiet() {
                 return Some(candidate.link);
             }
         }
         None
     }
 
-    /// Keeps a connection to the endpoint with this id for the next request, if it can take one. A replica that closes its connections never gets
-    /// here with an open one, so none is ever parked on it.
-    pub(super) fn put(&self, endpoint: usize, mut link: Box<Link<B>>) {
-        if !link.is_reusable() {
+    /// Keeps a connection to the endpoint with this id for the next request, if it can take one. A replica that closes
+    /// its connections never gets here with an open one, so none is ever parked on it.
+    pub(super) fn put(&self, endpoint: usize, mut link: Link, since: Instant) {
+        if !link.is_quiet() {
             return;
         }
+        // Nor has it space that it does not need as long as it is here.
+        link.read = BytesMut::new();
         let mut idle = self.idle.borrow_mut();
         let stack = idle.entry(endpoint).or_default();
         if stack.len() < MAX_IDLE {
-            stack.push(Idle { link, since: Instant::now() });
+            stack.push(Idle { link, since });
         }
     }
 
@@ -74,7 +66,7 @@ where
         loop {
             let now = ticks.tick().await;
             self.idle.borrow_mut().retain(|_, stack| {
-                stack.retain_mut(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT && idle.link.is_reusable());
+                stack.retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT && idle.link.is_quiet());
                 !stack.is_empty()
             });
         }

@@ -237,7 +237,11 @@ async fn of_a_bad_pair_the_reason_is_told_and_the_old_one_goes_on_and_others_are
             errors.iter().any(|error| error.as_str().is_some_and(|error| error.contains(reason))),
             "{what}: {report}"
         );
-        assert_eq!(said(&report, OTHER)["result"], "taken", "{what}: {report}");
+        // Files that have just changed are looked at again soon, which may have come first.
+        assert!(
+            ["taken", "unchanged"].iter().any(|result| said(&report, OTHER)["result"] == *result),
+            "{what}: {report}"
+        );
         assert!(front.serves(CNAME, &old).await, "{what}");
         assert!(front.serves(OTHER, &other).await, "{what}");
         assert_eq!(front.reload().await.0, 422, "{what}: it is as wrong as before");
