@@ -55,14 +55,16 @@ pub struct Common {
     pub worker: Rc<Worker>,
     pub drain: Drain,
     pub ticks: Ticks,
+    /// As many of these are about as connections of HTTP/1 have hyper, and one.
+    pub talking: Rc<()>,
 }
 
 /// Serves a connection until it ends; never fails, since nobody would be there to tell.
-pub async fn serve<S>(stream: S, protocol: Protocol, caller: Caller, common: &Common, limits: &Limits)
+pub async fn serve<S>(stream: S, protocol: Protocol, caller: Rc<Caller>, common: &Common, limits: &Limits)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let activity = Rc::new(Activity::new(Rc::new(caller), limits));
+    let activity = Rc::new(Activity::new(caller, limits));
     let overdue = match protocol {
         Protocol::Http1 => http1::serve(stream, &activity, common).await,
         Protocol::Http2 => Box::pin(http2::serve(stream, &activity, common)).await,

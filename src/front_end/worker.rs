@@ -69,7 +69,12 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     let Setup { asked, https, http, members, terminator, mut phases, spread, alive: _alive, .. } = setup;
     let Part { open, doors, arrivals } = spread;
     let thread = Rc::new(Thread {
-        common: Common { worker: Rc::clone(worker), drain: Drain::default(), ticks: Ticks::default() },
+        common: Common {
+            worker: Rc::clone(worker),
+            drain: Drain::default(),
+            ticks: Ticks::default(),
+            talking: Rc::default(),
+        },
         terminator,
         buffers: Rc::default(),
         open,
@@ -246,7 +251,8 @@ impl Thread {
         let limits = self.common.worker.catalog().limits.clone();
         match transport {
             Transport::Plain => {
-                connection::serve(tcp, Protocol::Http1, Caller::plain(peer), &self.common, &limits).await;
+                let caller = Rc::new(Caller::plain(peer));
+                connection::serve(tcp, Protocol::Http1, caller, &self.common, &limits).await;
             }
             Transport::Member => {
                 connection::serve(tcp, Protocol::Http1, Caller::member(peer), &self.common, &limits).await;
@@ -262,7 +268,8 @@ impl Thread {
                 );
                 let Ok(Ok((stream, handshake))) = handshake else { return };
                 let protocol = handshake.protocol;
-                connection::serve(stream, protocol, Caller::over_tls(peer, handshake), &self.common, &limits).await;
+                let caller = Rc::new(Caller::over_tls(peer, handshake));
+                connection::serve(stream, protocol, caller, &self.common, &limits).await;
             }
         }
     }
