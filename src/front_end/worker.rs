@@ -148,7 +148,7 @@ async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transp
             // Only when nobody is left in the queue: closing the socket would reset them.
             () = closing.as_mut() => return,
         };
-        if let Some(tcp) = doors.settle(&thread.open, tcp, peer, transport) {
+        if let Some(tcp) = doors.settle(&thread.open, thread.share(), tcp, peer, transport) {
             thread.take(tcp, peer, transport);
         }
     }
@@ -200,8 +200,13 @@ impl Thread {
 
     /// Whether a thread has a connection left of its share.
     fn has_room(&self) -> bool {
+        self.open.has_room(self.share())
+    }
+
+    /// Connections that each thread may have.
+    fn share(&self) -> usize {
         let all = self.worker.catalog().limits.max_connections;
-        self.open.has_room(all.div_ceil(self.worker.metrics.threads.len()))
+        all.div_ceil(self.worker.metrics.threads.len())
     }
 
     async fn all_closed(&self) {
