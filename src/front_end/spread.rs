@@ -82,11 +82,11 @@ impl Open {
         (0..self.threads.len()).min_by_key(|thread| self.of(*thread)).unwrap_or(self.index)
     }
 
-    /// Who serves the next connection.
-    fn choose(&self) -> usize {
+    /// Who serves the next connection, where this thread's own share is so many.
+    fn choose(&self, share: usize) -> usize {
         let least = self.least();
-        let fewest = self.of(least);
-        if self.here() > fewest + fewest / TOLERANCE { least } else { self.index }
+        let (here, fewest) = (self.here(), self.of(least));
+        if here > fewest + fewest / TOLERANCE || here >= share { least } else { self.index }
     }
 
     fn count(&self, thread: usize) {
@@ -107,11 +107,12 @@ impl Doors {
     pub(super) fn settle(
         &self,
         open: &Open,
+        share: usize,
         tcp: TcpStream,
         peer: SocketAddr,
         transport: Transport,
     ) -> Option<TcpStream> {
-        let chosen = open.choose();
+        let chosen = open.choose(share);
         // Room first: what cannot be sent would have to be taken apart for nothing.
         let door = self.0.get(chosen).filter(|_| chosen != open.index).and_then(|door| door.try_reserve().ok());
         let Some(door) = door else {
@@ -131,11 +132,13 @@ impl Doors {
 mod tests {
     use super::*;
 
+    const SHARE: usize = 1_000;
+
     /// Who serves each of `accepted`, given by the thread that accepts it.
     fn served_by(parts: &[Part], accepted: &[usize]) -> Vec<usize> {
         let serve = |by: &usize| {
             let open = &parts[*by].open;
-            let chosen = open.choose();
+            let chosen = open.choose(SHARE);
             open.count(chosen);
             chosen
         };
@@ -155,6 +158,15 @@ mod tests {
         // Up to an eighth more.
         assert_eq!(served_by(&parts, &[1; 13]), [1; 13]);
         assert_eq!(served_by(&parts, &[1]), [0]);
+    }
+
+    #[test]
+    fn nothing_is_kept_beyond_a_thread_s_share_while_another_has_room() {
+        let parts = parts(2);
+        served_by(&parts, &(0..200).map(|n| n % 2).collect::<Vec<_>>());
+        parts[1].open.leave();
+        assert_eq!(parts[0].open.choose(101), 0);
+        assert_eq!(parts[0].open.choose(100), 1);
     }
 
     #[test]

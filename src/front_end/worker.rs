@@ -171,7 +171,7 @@ async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transp
         if matches!(transport, Transport::Member) {
             thread.open_to_members.set(thread.open_to_members.get() + 1);
             thread.take(tcp, peer, transport);
-        } else if let Some(tcp) = doors.settle(&thread.open, tcp, peer, transport) {
+        } else if let Some(tcp) = doors.settle(&thread.open, thread.share(), tcp, peer, transport) {
             thread.take(tcp, peer, transport);
         }
     }
@@ -233,12 +233,16 @@ impl Thread {
 
     /// Whether a thread has a connection left of its share; other front ends have as many again.
     fn has_room(&self, transport: Transport) -> bool {
-        let all = self.common.worker.catalog().limits.max_connections;
-        let share = all.div_ceil(self.common.worker.metrics.threads.len());
         match transport {
-            Transport::Plain | Transport::Tls => self.open.has_room(share),
-            Transport::Member => self.open_to_members.get() < share,
+            Transport::Plain | Transport::Tls => self.open.has_room(self.share()),
+            Transport::Member => self.open_to_members.get() < self.share(),
         }
+    }
+
+    /// Connections that each thread may have.
+    fn share(&self) -> usize {
+        let all = self.common.worker.catalog().limits.max_connections;
+        all.div_ceil(self.common.worker.metrics.threads.len())
     }
 
     async fn all_closed(&self) {
