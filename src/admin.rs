@@ -229,8 +229,20 @@ impl fmt::Display for Peer {
 
 impl Admin {
     pub fn new(parts: Parts) -> Self {
-        let Parts { phases, metrics, certificates, catalog, token, transport, reload, cluster, config, bound, main, kubernetes } =
-            parts;
+        let Parts {
+            phases,
+            metrics,
+            certificates,
+            catalog,
+            token,
+            transport,
+            reload,
+            cluster,
+            config,
+            bound,
+            main,
+            kubernetes,
+        } = parts;
         let (turn, pace) = (Arc::default(), Pace::new());
         Self {
             phases,

@@ -259,7 +259,8 @@ impl Thread {
                 connection::serve(tcp, Protocol::Http1, caller, &self.common, &limits).await;
             }
             Transport::Member => {
-                connection::serve(tcp, Protocol::Http1, Caller::member(peer), &self.common, &limits).await;
+                let caller = Rc::new(Caller::member(peer));
+                connection::serve(tcp, Protocol::Http1, caller, &self.common, &limits).await;
             }
             Transport::Tls => {
                 let began = Instant::now();
