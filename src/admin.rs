@@ -49,6 +49,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::cluster::Cluster;
 use crate::config::{self, AdminListen, Config};
+use crate::discovery::kubernetes::standing::Standing;
 use crate::environment::draft::Draft;
 use crate::environment::report::Taking;
 use crate::environment::{AdminTransport, Token};
@@ -156,6 +157,8 @@ pub struct Admin {
     pub bound: Callers,
     /// The main file.
     pub main: PathBuf,
+    /// How things stand with Kubernetes.
+    pub kubernetes: Arc<Standing>,
     /// Who makes a change, one at a time, in the order of their coming.
     turn: Arc<Mutex<()>>,
     pace: Pace,
@@ -181,6 +184,7 @@ pub struct Parts {
     pub config: Arc<ArcSwap<Config>>,
     pub bound: Callers,
     pub main: PathBuf,
+    pub kubernetes: Arc<Standing>,
 }
 
 /// The bearer token that operators send, swapped when its file changes; `None` if none is asked for.
@@ -225,7 +229,7 @@ impl fmt::Display for Peer {
 
 impl Admin {
     pub fn new(parts: Parts) -> Self {
-        let Parts { phases, metrics, certificates, catalog, token, transport, reload, cluster, config, bound, main } =
+        let Parts { phases, metrics, certificates, catalog, token, transport, reload, cluster, config, bound, main, kubernetes } =
             parts;
         let (turn, pace) = (Arc::default(), Pace::new());
         Self {
@@ -240,6 +244,7 @@ impl Admin {
             config,
             bound,
             main,
+            kubernetes,
             turn,
             pace,
         }

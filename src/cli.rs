@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod demo;
 mod env;
+mod health;
 mod man;
 mod output;
 mod reload;
@@ -44,6 +45,8 @@ enum Command {
     Check(check::Arguments),
     /// Has a running front end read its files now, and says what it took
     Reload(reload::Arguments),
+    /// Asks whether a running front end is to be sent calls: exit status 0 or 1
+    Health(health::Arguments),
     /// Looks into certificates and keys of every form, and puts them where they are served from
     Cert(cert::Arguments),
     /// Makes, shows, changes and removes environments: the files of one cluster
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Reload(arguments) => reload::run(arguments),
+        Command::Health(arguments) => health::run(arguments),
         Command::Cert(arguments) => cert::run(arguments),
         Command::Env(arguments) => env::run(arguments),
         Command::Service(arguments) => service::run(*arguments),

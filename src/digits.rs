@@ -5,39 +5,43 @@ use std::time::Duration;
 /// Digits of the largest number.
 const MOST_DIGITS: usize = 20;
 
+/// There are never so many digits.
+const NO_POINT: usize = usize::MAX;
+
 /// Microseconds are told to the last of them, as thousandths of a millisecond.
 const DECIMALS: usize = 3;
 
 /// Appends `number` in decimal.
 pub fn push_decimal(text: &mut Vec<u8>, number: u64) {
-    push(text, number, 10, 1, None);
+    push::<10, NO_POINT>(text, number, 1);
 }
 
 /// Appends `number` in lower-case hexadecimal.
 pub fn push_hexadecimal(text: &mut Vec<u8>, number: u64) {
-    push(text, number, 16, 1, None);
+    push::<16, NO_POINT>(text, number, 1);
 }
 
 /// Appends `duration` in milliseconds with three decimals.
 pub fn push_millis(text: &mut Vec<u8>, duration: Duration) {
     let micros = duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros().into());
-    push(text, micros, 10, DECIMALS + 1, Some(DECIMALS));
+    push::<10, DECIMALS>(text, micros, DECIMALS + 1);
 }
 
-/// At least so many digits, and a point before the last so many.
-fn push(text: &mut Vec<u8>, mut number: u64, base: u64, at_least: usize, decimals: Option<usize>) {
+/// At least so many digits, and a point before the last `POINT` of them. The base is known when this is compiled, so
+/// that nothing is divided.
+fn push<const BASE: u64, const POINT: usize>(text: &mut Vec<u8>, mut number: u64, at_least: usize) {
     // From the back.
     let mut digits = [0; MOST_DIGITS + 1];
     let mut place = digits.len();
     let mut written = 0;
     while (number > 0 || written < at_least) && place > 0 {
-        if decimals == Some(written) && place > 1 {
+        if written == POINT && place > 1 {
             place -= 1;
             digits[place] = b'.';
         }
         place -= 1;
-        digits[place] = b"0123456789abcdef".get(usize::try_from(number % base).unwrap_or(0)).copied().unwrap_or(b'?');
-        number /= base;
+        digits[place] = b"0123456789abcdef".get(usize::try_from(number % BASE).unwrap_or(0)).copied().unwrap_or(b'?');
+        number /= BASE;
         written += 1;
     }
     text.extend_from_slice(digits.get(place..).unwrap_or_default());

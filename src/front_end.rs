@@ -4,9 +4,13 @@
 //! thread for everything operators ask ([`crate::admin`]), and one that follows the files ([`crate::reload`]). This file
 //! is the only place that knows all parts.
 
+mod delay;
+mod published;
+pub mod pulse;
 mod share;
+pub mod spread;
 mod tend;
-mod worker;
+pub mod worker;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,9 +24,11 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
-use crate::admin::{self, Admin, SharedToken, SharedTransport};
+use self::pulse::Pulse;
+use crate::admin::{self, Admin};
 use crate::cluster::{self, AddressError, Cluster};
 use crate::config::{AdminListen, Config};
+use crate::discovery::kubernetes::standing::Standing;
 use crate::environment::Environment;
 use crate::listener;
 use crate::reload;
@@ -30,7 +36,8 @@ use crate::scoring::catalog::Catalog;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LineWriter;
-use crate::tls::{SharedTable, Terminator};
+use crate::tls::Terminator;
+use published::Published;
 
 /// Why the front end did not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +82,7 @@ pub struct FrontEnd {
     workers_alive: mpsc::Receiver<()>,
     workers: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
+    pulses: Vec<Pulse>,
     reload: Option<reload::Handle>,
     config: Arc<ArcSwap<Config>>,
 }
@@ -122,14 +130,18 @@ impl FrontEnd {
             workers_alive,
             workers: Vec::new(),
             control: None,
+            pulses: Vec::new(),
             reload: None,
             config: Arc::clone(&shared_config),
         };
         let mut http_listeners = http_listeners.into_iter();
         let mut members_listeners = members_listeners.into_iter();
-        for (index, https) in https_listeners.into_iter().enumerate() {
+        for (index, (https, spread)) in https_listeners.into_iter().zip(spread::parts(threads)).enumerate() {
+            let (pulse, asked) = pulse::pair();
+            front_end.pulses.push(pulse);
             let setup = worker::Setup {
                 index,
+                asked,
                 https,
                 http: http_listeners.next(),
                 members: members_listeners.next(),
@@ -139,12 +151,14 @@ impl FrontEnd {
                 metrics: Arc::clone(&metrics),
                 access: access.clone(),
                 phases: phases.clone(),
-                _alive: alive.clone(),
+                spread,
+                alive: alive.clone(),
             };
             front_end.workers.push(start_thread(format!("worker-{index}"), |runtime| worker::run(runtime, setup))?);
         }
         let catalog_changed = Arc::new(Notify::new());
-        let published = Published {
+        let kubernetes = Arc::new(Standing::new(config.uses_kubernetes()));
+        let published = Arc::new(Published::new(published::Parts {
             https_port: https.port(),
             metrics: Arc::clone(&metrics),
             config: Arc::clone(&shared_config),
@@ -155,8 +169,9 @@ impl FrontEnd {
             cluster: cluster.clone(),
             listens_on: config.admin.listen.clone(),
             catalog_changed: Arc::clone(&catalog_changed),
-        };
-        let publish = move |environment: &Environment| published.follow(environment);
+        }));
+        let follower = Arc::clone(&published);
+        let publish = move |environment: &Environment| follower.follow(environment);
         let main = environment.main_file().to_owned();
         let reload = reload::start(environment, publish).map_err(StartError::Thread)?;
         front_end.reload = Some(reload.clone());
@@ -178,9 +193,15 @@ impl FrontEnd {
             config,
             bound: callers,
             main,
+            kubernetes: Arc::clone(&kubernetes),
         });
+        let (pulse, asked) = pulse::pair();
+        front_end.pulses.push(pulse);
         front_end.control = Some(start_thread("control".to_owned(), |runtime| {
-            runtime.spawn_local(tend::tend(tended, catalog_changed));
+            runtime.spawn_local(asked.answer());
+            let labelled = Box::new(move |all: Vec<_>| published.follow_labelled(all));
+            let told = tend::Told { standing: kubernetes, labelled };
+            runtime.spawn_local(tend::tend(tended, catalog_changed, told));
             if let Some(shared) = shared {
                 runtime.spawn_local(shared);
             }
@@ -204,6 +225,16 @@ impl FrontEnd {
     /// What follows the files.
     pub fn reload(&self) -> Option<reload::Handle> {
         self.reload.clone()
+    }
+
+    /// Whether every thread that serves still turns: each has to answer. Waits for ever for one that is stuck.
+    pub async fn is_turning(&self) -> bool {
+        for pulse in &self.pulses {
+            if !pulse.beats().await {
+                return false;
+            }
+        }
+        true
     }
 
     /// No longer ready, but connections are still taken.
@@ -236,50 +267,6 @@ impl FrontEnd {
 impl Drop for FrontEnd {
     fn drop(&mut self) {
         self.join();
-    }
-}
-
-/// What threads share of the files' state, and how it is replaced.
-struct Published {
-    https_port: u16,
-    metrics: Arc<Metrics>,
-    config: Arc<ArcSwap<Config>>,
-    certificates: SharedTable,
-    catalog: Arc<ArcSwap<Catalog>>,
-    token: SharedToken,
-    transport: SharedTransport,
-    cluster: Option<Arc<Cluster>>,
-    /// What `admin.listen` was when its address was bound.
-    listens_on: AdminListen,
-    catalog_changed: Arc<Notify>,
-}
-
-impl Published {
-    fn follow(&self, environment: &Environment) {
-        // Names come before the services that are called by them.
-        self.certificates.store(Arc::new(environment.table()));
-        let token = environment.token();
-        // As long as another address waits for a restart, the one that is bound keeps its guard.
-        if token.is_some() || environment.config().admin.listen == self.listens_on {
-            self.token.store(Arc::new(token));
-        }
-        self.transport.store(Arc::new(environment.admin_transport()));
-        if let Some(cluster) = &self.cluster {
-            cluster.set_secrets(environment.cluster_secrets());
-        }
-        let config = environment.config();
-        if !Arc::ptr_eq(&self.config.load(), config) {
-            self.config.store(Arc::clone(config));
-            let before = self.catalog.load_full();
-            let sharing = self.cluster.as_ref().map(|cluster| &cluster.sharing);
-            let catalog = Arc::new(Catalog::new(config, self.https_port, &self.metrics, sharing, Some(&before)));
-            self.catalog.store(Arc::clone(&catalog));
-            catalog.take_effect(&before);
-            self.catalog_changed.notify_one();
-            if let Some(sharing) = sharing {
-                sharing.notify_one();
-            }
-        }
     }
 }
 

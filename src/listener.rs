@@ -1,5 +1,5 @@
 //! Sockets that callers connect to: one a thread and address, all on one port, so that the kernel spreads connections
-//! over the threads and no thread hands work to another.
+//! over the threads.
 //!
 //! What is done with a connection is the business of whoever calls [`accept`].
 

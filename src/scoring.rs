@@ -152,7 +152,7 @@ async fn carry(exchange: Rc<Exchange>, asked: Asked, timeout: Duration) -> Resul
         answer = dispatch::dispatch(&exchange, asked, (deadline, promised)) => answer?,
         () = alarm.as_mut() => return Err(out_of_time(&exchange, promised)),
     };
-    Ok(to_caller(answer, exchange.deployment(), timeout, alarm))
+    Ok(to_caller(answer, &exchange, timeout, alarm))
 }
 
 /// Refuses plain HTTP while TLS is enabled, names the served certificate does not prove, and names for which the caller
@@ -257,12 +257,13 @@ fn out_of_time(exchange: &Exchange, timeout: Duration) -> Refusal {
 /// events may go on as long as it lives.
 fn to_caller(
     answer: Response<AnswerBody<RequestBody, Holder>>,
-    deployment: Option<&Deployment>,
+    exchange: &Exchange,
     timeout: Duration,
     alarm: Pin<Box<Sleep>>,
 ) -> Response<ResponseBody> {
-    let mut response = answer.map(|body| ResponseBody::replica(body, timeout, alarm));
-    if let Some(deployment) = deployment {
+    let answered = exchange.times.answered.get().unwrap_or(exchange.started);
+    let mut response = answer.map(|body| ResponseBody::replica(body, answered, timeout, alarm));
+    if let Some(deployment) = exchange.deployment() {
         response.headers_mut().insert(AZUREML_MODEL_DEPLOYMENT, deployment.label.clone());
     }
     response

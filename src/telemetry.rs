@@ -4,6 +4,7 @@
 //! somebody else: nothing here makes a request wait.
 
 pub mod access;
+pub mod busy;
 pub mod cell;
 pub mod log;
 pub mod metrics;

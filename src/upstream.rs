@@ -66,7 +66,6 @@ impl Upload for Full<Bytes> {
 
 /// Why a replica gave no answer. What the caller gave along to be held comes back.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is moved once, and only when something failed")]
 pub enum Failure<B, H> {
     /// Nothing of the request left this process: its body is handed back, and it may go elsewhere.
     Unsent { body: B, held: H, cause: ConnectError },
@@ -156,21 +155,23 @@ pub async fn send<B: Upload, H: AsRef<Endpoint>>(
     connect_timeout: Duration,
     fields: &mut Fields<'_>,
 ) -> Result<Response<AnswerBody<B, H>>, Failure<B, H>> {
+    let to_head = request.is_head;
     let mut sending = Sending::new(request);
     loop {
         let endpoint = held.as_ref();
-        let (link, is_reused) = match pool.take(endpoint) {
-            Some(link) => (link, true),
+        let now = Instant::now();
+        let (link, is_reused, connected) = match pool.take(endpoint, now) {
+            Some(link) => (link, true, now),
             None => {
                 times.connected.set(None);
                 match Link::connect(endpoint, connect_timeout).await {
-                    Ok(link) => (link, false),
+                    Ok(link) => (link, false, Instant::now()),
                     Err(cause) => return Err(Failure::Unsent { body: sending.into_body(), held, cause }),
                 }
             }
         };
-        times.connected.set(Some(Instant::now()));
-        let mut dialogue = Dialogue { link, sending };
+        times.connected.set(Some(connected));
+        let mut dialogue = Dialogue { link, sending, to_head };
         match poll_fn(|cx| dialogue.poll_head(cx, fields)).await {
             Ok(head) => {
                 let now = Instant::now();
@@ -202,7 +203,7 @@ pub async fn probe(endpoint: &Endpoint, path: Uri, limit: Duration) -> Result<St
     let mut request = Request::new(&Method::GET, path.path_and_query().map_or("/", PathAndQuery::as_str), Empty::new());
     request.field(&HOST, endpoint.authority().as_bytes());
     request.field(&CONNECTION, b"close");
-    let mut dialogue = Dialogue { link, sending: Sending::new(request) };
+    let mut dialogue = Dialogue { link, sending: Sending::new(request), to_head: false };
     let mut fields = Fields { room: &mut HeaderMap::new(), is_wanted: |_| false };
     match timeout_at(began + limit, poll_fn(|cx| dialogue.poll_head(cx, &mut fields))).await {
         Ok(Ok(head)) => Ok(head.response.status()),
@@ -225,6 +226,8 @@ pub enum ProbeError {
 struct Dialogue<B> {
     link: Link,
     sending: Sending<B>,
+    /// Whether it is HEAD, whose answer has no body.
+    to_head: bool,
 }
 
 /// Why a dialogue ended before there was a head.
@@ -244,6 +247,6 @@ impl<B: Upload> Dialogue<B> {
             // A replica may close its side once it has answered: what it said is still to be read.
             Poll::Ready(Ok(()) | Err(SendError::Io(_))) | Poll::Pending => {}
         }
-        self.link.poll_head(cx, self.sending.is_head(), fields).map_err(Broken::Sent)
+        self.link.poll_head(cx, self.to_head, fields).map_err(Broken::Sent)
     }
 }

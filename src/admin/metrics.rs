@@ -4,9 +4,11 @@
 //! Here are those of the process, its connections and its files; the modules below have the others.
 
 mod cluster;
+mod kubernetes;
 mod mirroring;
 mod replicas;
 mod requests;
+mod workers;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,6 +23,7 @@ use prometheus_client::registry::Registry;
 
 use super::Admin;
 use crate::cluster::Cluster;
+use crate::discovery::kubernetes::standing;
 use crate::reload::Standing;
 use crate::scoring::catalog::Catalog;
 use crate::telemetry::cell::{BOUNDS_MICROS, Counter, Histogram, Total};
@@ -37,6 +40,7 @@ pub(super) fn render(admin: &Admin) -> Result<String, fmt::Error> {
         standing: admin.reload.standing(),
         is_following: admin.reload.is_following(),
         catalog: admin.catalog.load_full(),
+        kubernetes: Arc::clone(&admin.kubernetes),
         cluster: admin.cluster.clone(),
     }));
     let mut text = String::new();
@@ -50,6 +54,7 @@ struct Snapshot {
     standing: Arc<Standing>,
     is_following: bool,
     catalog: Arc<Catalog>,
+    kubernetes: Arc<standing::Standing>,
     cluster: Option<Arc<Cluster>>,
 }
 
@@ -58,9 +63,11 @@ impl Collector for Snapshot {
         self.requests(&mut encoder)?;
         self.mirroring(&mut encoder)?;
         self.connections(&mut encoder)?;
+        self.workers(&mut encoder)?;
         self.certificates(&mut encoder)?;
         self.reloads(&mut encoder)?;
         self.replicas(&mut encoder)?;
+        self.kubernetes(&mut encoder)?;
         self.cluster(&mut encoder)?;
         self.process(&mut encoder)
     }

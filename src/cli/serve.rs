@@ -1,5 +1,8 @@
 //! `scorefront serve`: runs the front end until it is told to stop.
 
+mod service_manager;
+
+use std::convert::Infallible;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,11 +15,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
+use self::service_manager::ServiceManager;
 use super::Configuration;
 use crate::config::{Diagnostics, Log, Severity};
+use crate::environment::report::Report;
 use crate::environment::{self, Environment, commit};
 use crate::front_end::{AccessOutput, FrontEnd, threads};
-use crate::reload;
+use crate::reload::ReloadError;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LineWriter;
@@ -57,6 +62,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 fn serve(environment: Environment, output: &Output, file: &Path) -> anyhow::Result<ExitCode> {
     let config = Arc::clone(environment.config());
     let metrics = output.metrics(threads(config.frontend.threads));
+    let manager = ServiceManager::of_environment();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Before anything is served: a stop asked for at once must not be missed.
@@ -74,7 +80,9 @@ fn serve(environment: Environment, output: &Output, file: &Path) -> anyhow::Resu
             cnames = config.cnames.len(),
             "serving"
         );
-        let signal = serve_until_stopped(&front_end, &mut signals).await?;
+        manager.tell_ready();
+        let signal = serve_until_stopped(&front_end, &mut signals, &manager).await?;
+        manager.tell_stopping();
         let (grace, limit) = front_end.drain_times();
         tracing::info!(signal, ?grace, ?limit, "stopping: not ready, still taking connections for the grace time");
         Ok(stop(front_end, &mut signals, grace, limit).await)
@@ -82,20 +90,33 @@ fn serve(environment: Environment, output: &Output, file: &Path) -> anyhow::Resu
 }
 
 /// Reloads whenever SIGHUP asks for it, until another signal asks for a stop.
-async fn serve_until_stopped(front_end: &FrontEnd, signals: &mut Signals) -> anyhow::Result<&'static str> {
-    let mut hangups = signal(SignalKind::hangup()).context("signals")?;
+async fn serve_until_stopped(
+    front_end: &FrontEnd,
+    signals: &mut Signals,
+    manager: &ServiceManager,
+) -> anyhow::Result<&'static str> {
+    let hangups = signal(SignalKind::hangup()).context("signals")?;
+    tokio::select! {
+        signal = signals.next() => Ok(signal),
+        never = reload_at_hangups(front_end, hangups, manager) => match never {},
+        never = manager.keep_watchdog(front_end) => match never {},
+    }
+}
+
+async fn reload_at_hangups(front_end: &FrontEnd, mut hangups: Signal, manager: &ServiceManager) -> Infallible {
     loop {
-        tokio::select! {
-            signal = signals.next() => return Ok(signal),
-            // Not waited for: a stop may be asked for meanwhile.
-            _ = hangups.recv() => drop(front_end.reload().map(|reload| tokio::spawn(reload_and_log(reload)))),
+        hangups.recv().await;
+        manager.tell_reloading();
+        if let Some(reload) = front_end.reload() {
+            log_reload(reload.reload().await);
         }
+        manager.tell_ready();
     }
 }
 
 /// What is taken is logged where it is taken.
-async fn reload_and_log(reload: reload::Handle) {
-    match reload.reload().await {
+fn log_reload(outcome: Result<Report, ReloadError>) {
+    match outcome {
         Ok(report) => tracing::info!(all_taken = report.is_all_taken(), "SIGHUP: every file was read"),
         Err(error) => tracing::error!("SIGHUP: {error}"),
     }

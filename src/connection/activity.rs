@@ -26,6 +26,7 @@ pub(super) struct Activity {
     header_read_timeout: Duration,
     idle_timeout: Duration,
     head_since: Cell<Option<Instant>>,
+    in_body: Cell<bool>,
     violation: Cell<Option<Violation>>,
     unflushed: Cell<bool>,
     held: Cell<usize>,
@@ -38,6 +39,7 @@ impl Activity {
             header_read_timeout: limits.header_read_timeout,
             idle_timeout: limits.idle_timeout,
             head_since: Cell::new(None),
+            in_body: Cell::new(false),
             violation: Cell::new(None),
             unflushed: Cell::new(false),
             held: Cell::new(0),
@@ -52,6 +54,11 @@ impl Activity {
             (false, Some(_)) => self.head_since.set(None),
             _ => {}
         }
+    }
+
+    /// Notes whether the body that is read has not come to its end.
+    pub(super) fn set_in_body(&self, in_body: bool) {
+        self.in_body.set(in_body);
     }
 
     pub(super) fn set_violation(&self, violation: Violation) {
@@ -85,6 +92,20 @@ impl Activity {
         self.caller.in_flight.get() > 0
     }
 
+    /// Whether nothing of a request or an answer is anywhere: all that was asked is answered, and written.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.may_speak()
+            && self.head_since.get().is_none()
+            && !self.in_body.get()
+            && self.held.get() == 0
+            && self.violation.get().is_none()
+    }
+
+    /// Lets go of what is kept of requests that are over.
+    pub(super) fn forget_requests(&self) {
+        self.caller.newest.take();
+    }
+
     pub(super) fn set_left_unread(&self) {
         self.caller.left_unread.set(true);
     }
@@ -101,6 +122,11 @@ impl Activity {
     /// Whether no request has come yet.
     pub(super) fn is_unused(&self) -> bool {
         !self.caller.used.get()
+    }
+
+    /// When the last request ended, or the connection began.
+    pub(super) fn idle_since(&self) -> Instant {
+        self.caller.idle_since.get()
     }
 
     /// How long a caller may leave an answer untaken.

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -37,6 +38,14 @@ enum Closing {
     /// Our side is closed; the rest of the caller's is being read.
     Lingering(Pin<Box<Sleep>>),
     Done,
+}
+
+/// What comes after a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Message,
+    /// The end, in whatever order.
+    End,
 }
 
 impl<S> Watched<S> {
@@ -77,6 +86,7 @@ impl<S> Watched<S> {
                     self.activity.set_held(self.held.len());
                 }
                 buf.set_filled(before + taken);
+                self.activity.set_in_body(framing.is_in_body());
                 framing.is_in_head()
             }
             Protocol::Http2(frames) => {
@@ -93,7 +103,12 @@ impl<S> Watched<S> {
         let available = self.held.get(..buf.remaining()).unwrap_or(&self.held);
         let taken = follow(framing, available, &self.activity);
         buf.put_slice(&self.held.split_to(taken));
+        if self.held.is_empty() {
+            // Else its memory would stay.
+            self.held = BytesMut::new();
+        }
         self.activity.set_held(self.held.len());
+        self.activity.set_in_body(framing.is_in_body());
         self.activity.set_in_head(framing.is_in_head());
     }
 
@@ -186,8 +201,8 @@ impl<S: AsyncRead + Unpin> Watched<S> {
     /// Ready, without any bytes, when the caller has hung up. Reads ahead for that as far as there is room.
     fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.held.len() < MAX_HEAD as usize {
-            let mut scratch = [0; 4 * 1024];
-            let mut scratch = ReadBuf::new(&mut scratch);
+            let mut scratch = [MaybeUninit::uninit(); 4 * 1024];
+            let mut scratch = ReadBuf::uninit(&mut scratch);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch))?;
             if scratch.filled().is_empty() {
                 return Poll::Ready(Ok(()));
@@ -198,10 +213,23 @@ impl<S: AsyncRead + Unpin> Watched<S> {
         Poll::Pending
     }
 
+    /// Waits for the next message, between two of them: ready when some of it is there, or not open any more.
+    pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let mut scratch = [MaybeUninit::uninit(); 4 * 1024];
+        let mut scratch = ReadBuf::uninit(&mut scratch);
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch));
+        if read.is_err() || scratch.filled().is_empty() {
+            return Poll::Ready(Next::End);
+        }
+        self.held.extend_from_slice(scratch.filled());
+        self.activity.set_held(self.held.len());
+        Poll::Ready(Next::Message)
+    }
+
     /// Reads and throws away; false at the end.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut scratch = [0; 16 * 1024];
-        let mut scratch = ReadBuf::new(&mut scratch);
+        let mut scratch = [MaybeUninit::uninit(); 16 * 1024];
+        let mut scratch = ReadBuf::uninit(&mut scratch);
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch));
         Poll::Ready(read.is_ok() && !scratch.filled().is_empty())
     }

@@ -12,14 +12,17 @@ use arc_swap::ArcSwap;
 use rustls::ProtocolVersion;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalRuntime;
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::coop::unconstrained;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, timeout};
 
-use super::AccessOutput;
+use super::pulse::Asked;
+use super::spread::{Arrival, Doors, Open, Part};
+use super::{AccessOutput, delay};
 use crate::cluster::Cluster;
-use crate::connection;
+use crate::connection::{self, Common, Ticks};
 use crate::listener;
 use crate::scoring::caller::Caller;
 use crate::scoring::catalog::Catalog;
@@ -27,30 +30,32 @@ use crate::scoring::worker::Worker;
 use crate::shutdown::{Drain, Phase};
 use crate::telemetry::access::{AccessLog, FLUSH_INTERVAL};
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{Handshake, HandshakeError, Protocol, Terminator};
+use crate::tls::{Buffers, Handshake, HandshakeError, Protocol, Socket, Terminator};
 
 /// How often a thread without room looks whether `max_connections` was raised.
 const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a worker thread is given.
-pub(super) struct Setup {
-    pub(super) index: usize,
-    pub(super) https: StdListener,
-    pub(super) http: Option<StdListener>,
+pub struct Setup {
+    pub index: usize,
+    pub asked: Asked,
+    pub https: StdListener,
+    pub http: Option<StdListener>,
     /// Where other front ends of the cluster hand requests over.
-    pub(super) members: Option<StdListener>,
-    pub(super) cluster: Option<Arc<Cluster>>,
-    pub(super) terminator: Terminator,
-    pub(super) catalog: Arc<ArcSwap<Catalog>>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) access: AccessOutput,
-    pub(super) phases: watch::Receiver<Phase>,
+    pub members: Option<StdListener>,
+    pub cluster: Option<Arc<Cluster>>,
+    pub terminator: Terminator,
+    pub catalog: Arc<ArcSwap<Catalog>>,
+    pub metrics: Arc<Metrics>,
+    pub access: AccessOutput,
+    pub phases: watch::Receiver<Phase>,
+    pub spread: Part,
     /// Held for as long as the thread has anything to do.
-    pub(super) _alive: mpsc::Sender<()>,
+    pub alive: mpsc::Sender<()>,
 }
 
 /// Serves until the process is closing and every connection has ended, or it is stopped.
-pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
+pub fn run(runtime: LocalRuntime, setup: Setup) {
     let access = AccessLog::new(setup.access.writer.clone(), setup.access.text);
     let (catalog, metrics) = (Arc::clone(&setup.catalog), Arc::clone(&setup.metrics));
     let worker = Rc::new(Worker::new(setup.index, catalog, setup.cluster.clone(), metrics, access));
@@ -61,27 +66,40 @@ pub(super) fn run(runtime: LocalRuntime, setup: Setup) {
 }
 
 async fn serve(worker: &Rc<Worker>, setup: Setup) {
-    let Setup { https, http, members, terminator, mut phases, _alive, .. } = setup;
+    let Setup { asked, https, http, members, terminator, mut phases, spread, alive: _alive, .. } = setup;
+    let Part { open, doors, arrivals } = spread;
     let thread = Rc::new(Thread {
-        worker: Rc::clone(worker),
+        common: Common {
+            worker: Rc::clone(worker),
+            drain: Drain::default(),
+            ticks: Ticks::default(),
+            talking: Rc::default(),
+        },
         terminator,
-        drain: Drain::default(),
-        open: Cell::new(0),
+        buffers: Rc::default(),
+        open,
         open_to_members: Cell::new(0),
         closed_one: Notify::new(),
     });
     let pool = Rc::clone(&worker.pool);
     spawn_local(async move { pool.sweep().await });
+    spawn_local(delay::sample(Rc::clone(worker)));
     spawn_local(flush_access_log(Rc::clone(worker)));
+    spawn_local(asked.answer());
+    let ticking = Rc::clone(&thread);
+    spawn_local(async move { ticking.common.ticks.run().await });
 
     let mut accepting = Vec::new();
     let listeners = [(Some(https), Transport::Tls), (http, Transport::Plain), (members, Transport::Member)];
     for (listener, transport) in listeners {
         // Only a file descriptor that is none could fail here, and these were just bound.
         if let Some(Ok(listener)) = listener.map(TcpListener::from_std) {
-            accepting.push(spawn_local(accept_all(Rc::clone(&thread), listener, transport)));
+            accepting.push(spawn_local(accept_all(Rc::clone(&thread), listener, transport, doors.clone())));
         }
     }
+
+    drop(doors);
+    let taking = spawn_local(take_all(Rc::clone(&thread), arrivals));
 
     let reached = async |phases: &mut watch::Receiver<Phase>, phase| {
         // The sender only goes away with the whole front end.
@@ -90,12 +108,17 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     reached(&mut phases, Phase::Draining).await;
     worker.draining.set(true);
     reached(&mut phases, Phase::Closing).await;
-    thread.drain.close();
+    thread.common.drain.close();
     for accepting in accepting {
         let _ = accepting.await;
     }
+    let ended = async {
+        // Until no thread accepts any more.
+        let _ = taking.await;
+        thread.all_closed().await;
+    };
     tokio::select! {
-        () = thread.all_closed() => {}
+        () = ended => {}
         () = reached(&mut phases, Phase::Stopped) => {}
     }
 }
@@ -108,8 +131,8 @@ async fn flush_access_log(worker: Rc<Worker>) {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Transport {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Transport {
     Plain,
     Tls,
     /// Another front end's.
@@ -118,19 +141,19 @@ enum Transport {
 
 /// What the connections of one thread share.
 struct Thread {
-    worker: Rc<Worker>,
+    common: Common,
     terminator: Terminator,
-    drain: Drain,
-    open: Cell<usize>,
+    buffers: Rc<Buffers>,
+    open: Open,
     /// Connections of other front ends, which do not take the place of callers: each stands for one that has been let in.
     open_to_members: Cell<usize>,
     closed_one: Notify,
 }
 
 /// Takes connections until the front end closes.
-async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transport) {
-    let metrics = thread.worker.thread_metrics();
-    let mut closing = pin!(thread.drain.closed());
+async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transport, doors: Doors) {
+    let metrics = thread.common.worker.thread_metrics();
+    let mut closing = pin!(thread.common.drain.closed());
     loop {
         // At the limit callers wait in the kernel's queue, where they cost nothing.
         let accept = async {
@@ -144,100 +167,119 @@ async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transp
             // Only when nobody is left in the queue: closing the socket would reset them.
             () = closing.as_mut() => return,
         };
-        let open = Open::count(Rc::clone(&thread), transport);
-        spawn_local(async move { open.thread.serve(tcp, peer, transport).await });
+        // Other front ends open as many to every thread.
+        if matches!(transport, Transport::Member) {
+            thread.open_to_members.set(thread.open_to_members.get() + 1);
+            thread.take(tcp, peer, transport);
+        } else if let Some(tcp) = doors.settle(&thread.open, thread.share(), tcp, peer, transport) {
+            thread.take(tcp, peer, transport);
+        }
+    }
+}
+
+/// Takes the connections that other threads accepted for this one, until none accepts any more.
+async fn take_all(thread: Rc<Thread>, mut arrivals: Receiver<Arrival>) {
+    while let Some(Arrival { tcp, peer, transport }) = arrivals.recv().await {
+        match TcpStream::from_std(tcp) {
+            Ok(tcp) => thread.take(tcp, peer, transport),
+            Err(error) => {
+                tracing::warn!(%error, "cannot serve a connection");
+                thread.common.worker.thread_metrics().accept_errors.other.increment();
+                thread.open.leave();
+            }
+        }
     }
 }
 
 /// A connection that counts.
-struct Open {
+struct Counted {
     thread: Rc<Thread>,
     transport: Transport,
 }
 
-impl Open {
-    fn count(thread: Rc<Thread>, transport: Transport) -> Self {
-        let open = thread.open(transport);
-        open.set(open.get() + 1);
-        if !matches!(transport, Transport::Member) {
-            thread.worker.thread_metrics().connections_accepted.increment();
-        }
-        Self { thread, transport }
-    }
-}
-
-impl Drop for Open {
+impl Drop for Counted {
     fn drop(&mut self) {
-        let open = self.thread.open(self.transport);
-        open.set(open.get() - 1);
-        if !matches!(self.transport, Transport::Member) {
-            self.thread.worker.thread_metrics().connections_closed.increment();
+        let Self { thread, transport } = self;
+        if matches!(transport, Transport::Member) {
+            thread.open_to_members.set(thread.open_to_members.get() - 1);
+        } else {
+            thread.open.leave();
+            thread.common.worker.thread_metrics().connections_closed.increment();
         }
-        self.thread.closed_one.notify_waiters();
+        thread.closed_one.notify_waiters();
     }
 }
 
 impl Thread {
-    /// Where connections of a kind are counted.
-    fn open(&self, transport: Transport) -> &Cell<usize> {
-        match transport {
-            Transport::Plain | Transport::Tls => &self.open,
-            Transport::Member => &self.open_to_members,
+    /// Serves a connection that is counted already.
+    fn take(self: &Rc<Self>, tcp: TcpStream, peer: SocketAddr, transport: Transport) {
+        if !matches!(transport, Transport::Member) {
+            self.common.worker.thread_metrics().connections_accepted.increment();
         }
+        let counted = Counted { thread: Rc::clone(self), transport };
+        spawn_local(async move { counted.thread.serve(tcp, peer, transport).await });
     }
 
     async fn room(&self, transport: Transport) {
         if self.has_room(transport) {
             return;
         }
-        self.worker.thread_metrics().connections_at_limit.increment();
+        self.common.worker.thread_metrics().connections_at_limit.increment();
         while !self.has_room(transport) {
             // Or the limit was raised, which nobody tells.
             let _ = timeout(LIMIT_INTERVAL, self.closed_one.notified()).await;
         }
     }
 
-    /// Whether this thread has a connection left of its share.
+    /// Whether a thread has a connection left of its share; other front ends have as many again.
     fn has_room(&self, transport: Transport) -> bool {
-        let all = self.worker.catalog().limits.max_connections;
-        self.open(transport).get() < all.div_ceil(self.worker.metrics.threads.len())
+        match transport {
+            Transport::Plain | Transport::Tls => self.open.has_room(self.share()),
+            Transport::Member => self.open_to_members.get() < self.share(),
+        }
+    }
+
+    /// Connections that each thread may have.
+    fn share(&self) -> usize {
+        let all = self.common.worker.catalog().limits.max_connections;
+        all.div_ceil(self.common.worker.metrics.threads.len())
     }
 
     async fn all_closed(&self) {
-        while self.open.get() + self.open_to_members.get() > 0 {
+        while self.open.here() + self.open_to_members.get() > 0 {
             self.closed_one.notified().await;
         }
     }
 
     async fn serve(&self, tcp: TcpStream, peer: SocketAddr, transport: Transport) {
-        let worker = Rc::clone(&self.worker);
-        let limits = worker.catalog().limits.clone();
+        let limits = self.common.worker.catalog().limits.clone();
         match transport {
             Transport::Plain => {
-                let caller = Caller::plain(peer);
-                connection::serve(tcp, Protocol::Http1, caller, worker, &limits, &self.drain).await;
+                let caller = Rc::new(Caller::plain(peer));
+                connection::serve(tcp, Protocol::Http1, caller, &self.common, &limits).await;
             }
             Transport::Member => {
-                let caller = Caller::member(peer);
-                connection::serve(tcp, Protocol::Http1, caller, worker, &limits, &self.drain).await;
+                connection::serve(tcp, Protocol::Http1, Caller::member(peer), &self.common, &limits).await;
             }
             Transport::Tls => {
                 let began = Instant::now();
-                let handshake = timeout(limits.tls_handshake_timeout, self.terminator.accept(tcp)).await;
+                let socket = Socket::new(tcp, Rc::clone(&self.buffers));
+                // In a box, so that nothing of it stays with the connection.
+                let handshake = Box::pin(timeout(limits.tls_handshake_timeout, self.terminator.accept(socket))).await;
                 self.count(
                     handshake.as_ref().map(|handshake| handshake.as_ref().map(|(_, handshake)| handshake)),
                     began,
                 );
                 let Ok(Ok((stream, handshake))) = handshake else { return };
                 let protocol = handshake.protocol;
-                let caller = Caller::over_tls(peer, handshake);
-                connection::serve(stream, protocol, caller, worker, &limits, &self.drain).await;
+                let caller = Rc::new(Caller::over_tls(peer, handshake));
+                connection::serve(stream, protocol, caller, &self.common, &limits).await;
             }
         }
     }
 
     fn count<T>(&self, handshake: Result<Result<&Handshake, &HandshakeError>, T>, began: Instant) {
-        let metrics = self.worker.thread_metrics();
+        let metrics = self.common.worker.thread_metrics();
         let counts = &metrics.handshakes;
         let count = match handshake {
             Ok(Ok(handshake)) => {

@@ -271,12 +271,15 @@ impl ResponseBody {
         Self { source: Source::Own(text), exchange: None }
     }
 
-    /// `alarm` is a timer the request no longer needs; it is used again here.
-    pub fn replica(answer: AnswerBody<RequestBody, Holder>, patience: Duration, alarm: Pin<Box<Sleep>>) -> Self {
-        Self {
-            source: Source::Replica { answer, patience, alarm, last_part: Instant::now(), broken: None },
-            exchange: None,
-        }
+    /// The body of an answer whose head came at `since`. `alarm` is a timer the request no longer needs; it is used again
+    /// here.
+    pub fn replica(
+        answer: AnswerBody<RequestBody, Holder>,
+        since: Instant,
+        patience: Duration,
+        alarm: Pin<Box<Sleep>>,
+    ) -> Self {
+        Self { source: Source::Replica { answer, patience, alarm, last_part: since, broken: None }, exchange: None }
     }
 
     /// Counts into `exchange` and keeps it until the answer is over.
@@ -301,7 +304,9 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
                 exchange.response_bytes.set(exchange.response_bytes.get() + length);
-                exchange.untaken_since.set(Some(Instant::now()));
+                let now = Instant::now();
+                this.source.note_part(now);
+                exchange.untaken_since.set(Some(now));
                 if this.source.is_end_stream() {
                     exchange.ending.set(Ending::Complete);
                 }
@@ -337,7 +342,6 @@ impl Source {
                     return Poll::Ready(Some(Err(BodyError::Replica(error))));
                 }
                 if let Poll::Ready(frame) = Pin::new(answer).poll_frame(cx) {
-                    *last_part = Instant::now();
                     let Some(Err(error)) = frame else {
                         return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Replica)));
                     };
@@ -354,6 +358,13 @@ impl Source {
                 }
                 Poll::Pending
             }
+        }
+    }
+
+    /// Notes that the replica was not silent until `now`.
+    fn note_part(&mut self, now: Instant) {
+        if let Self::Replica { last_part, .. } = self {
+            *last_part = now;
         }
     }
 

@@ -57,7 +57,7 @@ pub fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 /// 400, naming the field.
 pub fn check_names(headers: &HeaderMap) -> Result<(), Refusal> {
     for name in headers.keys() {
-        if memchr::memchr(b'_', name.as_str().as_bytes()).is_none() {
+        if !name.as_str().bytes().any(|byte| byte == b'_') {
             continue;
         }
         if HeaderName::try_from(name.as_str().replace('_', "-")).is_ok_and(|name| is_ours(&name)) {

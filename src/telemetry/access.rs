@@ -229,14 +229,15 @@ fn push_name(out: &mut Vec<u8>, name: &str) {
 fn push_text(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
     let Some(text) = text else { return };
     push_name(out, name);
-    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-    if text.bytes().all(is_plain) {
+    let is_special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
+    // Looks at every byte, so that the compiler can look at many at once.
+    if text.bytes().filter(is_special).count() > 0 {
+        // Writing to memory does not fail.
+        let _ = serde_json::to_writer(out, text);
+    } else {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
-    } else {
-        // Writing to memory does not fail.
-        let _ = serde_json::to_writer(out, text);
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::busy::Busy;
 use super::cell::{Counter, Histogram};
 
 /// The figures of the whole process.
@@ -47,9 +48,13 @@ impl Metrics {
     }
 }
 
-/// What one worker thread counts of its connections.
+/// What one worker thread counts of itself and its connections.
 #[derive(Debug, Default)]
 pub struct ThreadMetrics {
+    /// Absent until the thread runs.
+    pub busy: OnceLock<Busy>,
+    /// Samples of how long the thread takes to come round to a task that is ready.
+    pub ready_wait: Histogram,
     pub connections_accepted: Counter,
     pub connections_closed: Counter,
     /// How often accepting found the thread's share of `max_connections` used up.

@@ -122,7 +122,7 @@ impl<B: Upload, H: Unpin> Body for AnswerBody<B, H> {
 impl<B: Upload, H> Coming<B, H> {
     /// The next part of the body; none at its end.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, AnswerError>>> {
-        let Dialogue { link, sending } = &mut self.dialogue;
+        let Dialogue { link, sending, .. } = &mut self.dialogue;
         if !sending.is_over() {
             // What becomes of the rest of the request does not change the answer, which is under way.
             let _ = sending.poll(link, cx);

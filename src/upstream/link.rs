@@ -86,7 +86,10 @@ impl Link {
         if most <= FIRST_READ {
             return self.poll_first_read(cx);
         }
-        self.read.reserve(most);
+        // What is left of the space of the last read is used first.
+        if self.read.capacity() - self.read.len() < most / 4 {
+            self.read.reserve(most);
+        }
         // It loses nothing when it is dropped.
         pin!(self.tcp.read_buf(&mut self.read)).poll(cx)
     }
@@ -97,11 +100,15 @@ impl Link {
         let mut space = ReadBuf::uninit(&mut space);
         let tcp = Pin::new(&mut self.tcp);
         let written = if parts.iter().map(|part| part.len()).sum::<usize>() <= GATHERED_WRITE {
-            parts.iter().for_each(|part| space.put_slice(part));
+            for part in parts {
+                space.put_slice(part);
+            }
             ready!(tcp.poll_write(cx, space.filled()))?
         } else {
             let mut slices = [IoSlice::new(&[]); MOST_PARTS];
-            slices.iter_mut().zip(parts).for_each(|(slice, part)| *slice = IoSlice::new(part));
+            for (slice, part) in slices.iter_mut().zip(parts) {
+                *slice = IoSlice::new(part);
+            }
             ready!(tcp.poll_write_vectored(cx, &slices))?
         };
         if written == 0 { Poll::Ready(Err(io::ErrorKind::WriteZero.into())) } else { Poll::Ready(Ok(written)) }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Endpoint;
@@ -32,11 +33,11 @@ struct Idle {
 
 impl Pool {
     /// A connection to `endpoint` that can be used at once.
-    pub(super) fn take(&self, endpoint: &Endpoint) -> Option<Link> {
+    pub(super) fn take(&self, endpoint: &Endpoint, now: Instant) -> Option<Link> {
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&endpoint.id())?;
         while let Some(candidate) = stack.pop() {
-            if candidate.since.elapsed() < IDLE_TIMEOUT && candidate.link.is_quiet() {
+            if now.saturating_duration_since(candidate.since) < IDLE_TIMEOUT && candidate.link.is_quiet() {
                 return Some(candidate.link);
             }
         }
@@ -45,10 +46,12 @@ impl Pool {
 
     /// Keeps a connection to the endpoint with this id for the next request, if it can take one. A replica that closes
     /// its connections never gets here with an open one, so none is ever parked on it.
-    pub(super) fn put(&self, endpoint: usize, link: Link, since: Instant) {
+    pub(super) fn put(&self, endpoint: usize, mut link: Link, since: Instant) {
         if !link.is_quiet() {
             return;
         }
+        // Nor has it space that it does not need as long as it is here.
+        link.read = BytesMut::new();
         let mut idle = self.idle.borrow_mut();
         let stack = idle.entry(endpoint).or_default();
         if stack.len() < MAX_IDLE {

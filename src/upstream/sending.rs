@@ -15,7 +15,6 @@ const CHUNK_END: &[u8] = b"\r\n";
 
 pub(super) struct Sending<B> {
     body: B,
-    is_head: bool,
     length: Length,
     /// To be written in this order: lines of our own, from the first that is not written yet, then of the body.
     lines: Vec<u8>,
@@ -45,7 +44,7 @@ pub(super) enum SendError {
 
 impl<B: Upload> Sending<B> {
     pub(super) fn new(request: Request<B>) -> Self {
-        let Request { mut lines, is_head, expects_body, body } = request;
+        let Request { mut lines, expects_body, body, .. } = request;
         let length = match body.size_hint().exact() {
             Some(0) => Length::None,
             Some(length) => Length::Known(length),
@@ -61,7 +60,6 @@ impl<B: Upload> Sending<B> {
         lines.extend_from_slice(b"\r\n");
         Self {
             body,
-            is_head,
             length,
             lines,
             written: 0,
@@ -71,11 +69,6 @@ impl<B: Upload> Sending<B> {
             is_begun: false,
             is_broken: false,
         }
-    }
-
-    /// Whether it is HEAD, whose answer has no body.
-    pub(super) fn is_head(&self) -> bool {
-        self.is_head
     }
 
     /// Whether a byte was written.

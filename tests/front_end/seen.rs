@@ -1,6 +1,9 @@
 //! What operators see of queues and replicas: `/metrics` and `/v1/replicas`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::support::{CNAME, Environment, Front, Gate, Replica, SCORE, Step, eventually, ok, post};
 
@@ -151,4 +154,44 @@ async fn replicas_are_shown_only_to_those_with_the_token() {
     assert_eq!((reply.status, reply.field("content-type")), (200, Some("application/json")));
     let document: Value = serde_json::from_slice(&reply.body).expect("JSON");
     assert_eq!(document, json!({"services": []}));
+}
+
+#[tokio::test]
+async fn a_worker_that_has_much_to_do_is_seen_to_be_busier_than_at_rest() {
+    const A_WHILE: Duration = Duration::from_millis(300);
+    let replica = Replica::echo();
+    let front = Environment::iris(&[&replica]).start();
+    let mut caller = front.http1().await;
+    let busy = async || front.metric("worker_busy_seconds_total{worker=\"0\"}").await;
+    eventually("it is busier with calls than without", async || {
+        let begin = busy().await;
+        sleep(A_WHILE).await;
+        let middle = busy().await;
+        let end = Instant::now() + A_WHILE;
+        while Instant::now() < end {
+            assert_eq!(caller.call(post(SCORE, "x")).await.status, 200);
+        }
+        let (at_rest, with_calls) = (middle - begin, busy().await - middle);
+        with_calls > 0.01 && with_calls > 4.0 * at_rest
+    })
+    .await;
+    eventually("samples are taken", async || {
+        front.metric("worker_ready_wait_seconds_count{worker=\"0\"}").await >= 2.0
+    })
+    .await;
+    assert_eq!(lines_of(&front, "worker_cpu_wait_seconds_total{worker=\"0\"} ").await.len(), 1);
+}
+
+#[tokio::test]
+async fn each_worker_says_how_many_connections_it_has() {
+    let replica = Replica::echo();
+    let front = Environment::iris(&[&replica]).threads(2).start();
+    let callers = [front.http1().await, front.http1().await, front.http2().await];
+    let open = async || {
+        let (first, second) = ("worker_connections_open{worker=\"0\"}", "worker_connections_open{worker=\"1\"}");
+        front.metric(first).await + front.metric(second).await
+    };
+    eventually("all three are there", async || (open().await - 3.0).abs() < 0.5).await;
+    drop(callers);
+    eventually("they are gone", async || open().await < 0.5).await;
 }

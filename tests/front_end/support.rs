@@ -6,6 +6,7 @@ mod caller;
 mod cluster;
 mod environment;
 mod http2;
+pub mod kubernetes;
 mod name_server;
 mod replica;
 mod wire;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::{Instant, sleep, timeout};
 
-pub use authority::{Algorithm, CallerAuthority, CallerPair, Pair, roots};
+pub use authority::{Algorithm, CallerAuthority, CallerPair, Pair, roots, roots_pem};
 pub use caller::{Body, Caller, channel, empty, full, get, post, read, request, score};
 pub use cluster::{Cluster, SECRET, free_addresses, member, see, until_members};
 pub use environment::{

@@ -178,8 +178,17 @@ impl Client {
     ///
     /// There is no answer, or it says that the token is missing or wrong.
     pub fn ask(&self, ask: Ask) -> anyhow::Result<Answer> {
+        self.ask_within(PATIENCE, ask)
+    }
+
+    /// The same with a patience of one's own.
+    ///
+    /// # Errors
+    ///
+    /// As with [`Client::ask`].
+    pub fn ask_within(&self, patience: Duration, ask: Ask) -> anyhow::Result<Answer> {
         let answer = self.runtime.block_on(async {
-            timeout(PATIENCE, self.ask_over_any(ask)).await.map_err(|_| anyhow!("no answer within {PATIENCE:?}"))
+            timeout(patience, self.ask_over_any(ask)).await.map_err(|_| anyhow!("no answer within {patience:?}"))
         });
         let answer = answer.flatten().map_err(|error| self.unreachable(&error))?;
         if answer.status == StatusCode::UNAUTHORIZED {
