@@ -271,7 +271,13 @@ impl Members {
     pub fn agree_on(&self, key: u64, parts: u16) -> bool {
         self.present().keys().filter(|address| **address != self.own).all(|address| {
             self.others.get(address).is_some_and(|other| {
-                let agrees = |state: &State| state.view == self.applied.view && state.heard == self.applied.digest;
+                // Each by what the other one has now.
+                let agrees = |state: &State| {
+                    let ours = self.applied.heard.get(address);
+                    state.view == self.applied.view
+                        && state.heard == self.applied.digest
+                        && ours == Some(&state.digest)
+                };
                 other.state.as_ref().is_some_and(agrees)
                     && other.deployments.get(&key).is_none_or(|theirs| *theirs == parts)
             })
