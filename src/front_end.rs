@@ -13,7 +13,7 @@ mod tend;
 pub mod worker;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -96,23 +96,10 @@ impl FrontEnd {
     pub fn start(environment: Environment, metrics: Arc<Metrics>, access: AccessOutput) -> Result<Self, StartError> {
         let config = Arc::clone(environment.config());
         let threads = metrics.threads.len();
-        let bind =
-            |key, address| listener::bind(address, threads).map_err(|error| StartError::Bind { key, address, error });
-        let (https, https_listeners) = bind("frontend.https", config.frontend.https)?;
-        let (http, http_listeners) = match config.frontend.http {
-            Some(address) => bind("frontend.http", address).map(|(bound, listeners)| (Some(bound), listeners))?,
-            None => (None, Vec::new()),
-        };
-        let admin_listener = admin::bind(&config.admin).map_err(StartError::Admin)?;
-        let (members, cluster, members_listeners) = match &config.cluster {
-            Some(table) => {
-                let (bound, listeners) = bind("cluster.listen", table.listen)?;
-                let own = cluster::own_address(table, bound).map_err(StartError::Cluster)?;
-                (Some(bound), Some(Cluster::new(own, environment.cluster_secrets())), listeners)
-            }
-            None => (None, None, Vec::new()),
-        };
-        let bound = Bound { https, http, admin: admin_listener.address(), cluster: members };
+        let sockets = Sockets::bind(&config, threads)?;
+        let bound = sockets.bound;
+        let (https, http) = (bound.https, bound.http);
+        let cluster = cluster(&environment, bound.cluster)?;
         let sharing = cluster.as_ref().map(|cluster| &cluster.sharing);
 
         let certificates = Arc::new(ArcSwap::from_pointee(environment.table()));
@@ -134,9 +121,9 @@ impl FrontEnd {
             reload: None,
             config: Arc::clone(&shared_config),
         };
-        let mut http_listeners = http_listeners.into_iter();
-        let mut members_listeners = members_listeners.into_iter();
-        for (index, (https, spread)) in https_listeners.into_iter().zip(spread::parts(threads)).enumerate() {
+        let mut http_listeners = sockets.http.into_iter();
+        let mut members_listeners = sockets.members.into_iter();
+        for (index, (https, spread)) in sockets.https.into_iter().zip(spread::parts(threads)).enumerate() {
             let (pulse, asked) = pulse::pair();
             front_end.pulses.push(pulse);
             let setup = worker::Setup {
@@ -179,8 +166,6 @@ impl FrontEnd {
         let shared = cluster
             .clone()
             .map(|cluster| share::share(cluster, Arc::clone(&catalog), Arc::clone(&shared_config), phases.clone()));
-        let callers = admin::Callers { https, http };
-        let config = shared_config;
         let admin = Admin::new(admin::Parts {
             phases,
             metrics,
@@ -190,8 +175,8 @@ impl FrontEnd {
             transport,
             reload,
             cluster,
-            config,
-            bound: callers,
+            config: shared_config,
+            bound: admin::Callers { https, http },
             main,
             kubernetes: Arc::clone(&kubernetes),
         });
@@ -205,7 +190,7 @@ impl FrontEnd {
             if let Some(shared) = shared {
                 runtime.spawn_local(shared);
             }
-            runtime.block_on(admin.serve(admin_listener));
+            runtime.block_on(admin.serve(sockets.admin));
             // A name that is being looked up is not waited for.
             runtime.shutdown_background();
         })?);
@@ -268,6 +253,39 @@ impl Drop for FrontEnd {
     fn drop(&mut self) {
         self.join();
     }
+}
+
+/// Everything that is listened on; of the workers' listeners one for each of them.
+struct Sockets {
+    https: Vec<StdListener>,
+    http: Vec<StdListener>,
+    members: Vec<StdListener>,
+    admin: admin::AdminListener,
+    bound: Bound,
+}
+
+impl Sockets {
+    fn bind(config: &Config, threads: usize) -> Result<Self, StartError> {
+        let bind =
+            |key, address| listener::bind(address, threads).map_err(|error| StartError::Bind { key, address, error });
+        let bind_if = |key, address: Option<_>| match address {
+            Some(address) => bind(key, address).map(|(bound, listeners)| (Some(bound), listeners)),
+            None => Ok((None, Vec::new())),
+        };
+        let (https_address, https) = bind("frontend.https", config.frontend.https)?;
+        let (http_address, http) = bind_if("frontend.http", config.frontend.http)?;
+        let admin = admin::bind(&config.admin).map_err(StartError::Admin)?;
+        let (cluster, members) = bind_if("cluster.listen", config.cluster.as_ref().map(|table| table.listen))?;
+        let bound = Bound { https: https_address, http: http_address, admin: admin.address(), cluster };
+        Ok(Self { https, http, members, admin, bound })
+    }
+}
+
+/// What this front end is to the others of its cluster, whose place to hand requests over is bound at `bound`.
+fn cluster(environment: &Environment, bound: Option<SocketAddr>) -> Result<Option<Arc<Cluster>>, StartError> {
+    let (Some(table), Some(bound)) = (&environment.config().cluster, bound) else { return Ok(None) };
+    let own = cluster::own_address(table, bound).map_err(StartError::Cluster)?;
+    Ok(Some(Cluster::new(own, environment.cluster_secrets())))
 }
 
 /// How many worker threads `configured` asks for: 0 is one for each CPU this process may use, which in a container is

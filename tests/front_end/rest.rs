@@ -31,7 +31,7 @@ async fn a_connection_that_has_rested_serves_as_before() {
     let mut wire = rested(&front).await;
     let one = format!("POST {SCORE} HTTP/1.1\r\nHost: {CNAME}\r\nContent-Length: 3\r\n\r\n");
     wire.send(format!("{one}one{one}two")).await;
-    assert_eq!((wire.reply().await.text(), wire.reply().await.text()), ("one".to_owned(), "two".to_owned()));
+    assert_eq!((wire.reply().await.text(), wire.reply().await.text()), ("one", "two"));
 
     sleep(A_WHILE).await;
     let body = "0123456789abcdef".repeat(64 * 1024);
