@@ -274,9 +274,7 @@ impl Members {
                 // Each by what the other one has now.
                 let agrees = |state: &State| {
                     let ours = self.applied.heard.get(address);
-                    state.view == self.applied.view
-                        && state.heard == self.applied.digest
-                        && ours == Some(&state.digest)
+                    state.view == self.applied.view && state.heard == self.applied.digest && ours == Some(&state.digest)
                 };
                 other.state.as_ref().is_some_and(agrees)
                     && other.deployments.get(&key).is_none_or(|theirs| *theirs == parts)
