@@ -297,3 +297,29 @@ fn a_slot_is_not_taken_while_it_is_busy_where_it_was() {
     after.sort_unstable();
     assert_eq!(after, [(1, 0), (1, 0), (1, 0), (1, 1)], "the one that is free is taken");
 }
+
+#[test]
+fn a_slot_is_taken_only_by_what_the_others_have_now() {
+    for (first, second) in (0..FRONT_ENDS).flat_map(|one| (0..FRONT_ENDS).map(move |other| (one, other))) {
+        if first == second {
+            continue;
+        }
+        let mut world = World { fronts: (0..FRONT_ENDS).map(|_| None).collect(), now: Instant::now(), clock: 0 };
+        // The second shares out while the first has said of no deployment yet that it has it, and takes it for its own.
+        for step in [
+            Step::Start(first),
+            Step::AskAll(first),
+            Step::Start(second),
+            Step::AskAll(second),
+            Step::Share(second),
+            Step::Share(first),
+            Step::Ask(first, second),
+            Step::Share(first),
+            Step::AskAll(second),
+            Step::Settle(second),
+        ] {
+            world.apply(step);
+            assert!(world.sums().iter().all(|(claimed, _, limit)| claimed <= limit), "{first} {second} {step:?}");
+        }
+    }
+}
