@@ -47,6 +47,7 @@ use tower::ServiceExt;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::{self, AdminListen, Config};
+use crate::discovery::kubernetes::standing::Standing;
 use crate::environment::draft::Draft;
 use crate::environment::report::Taking;
 use crate::environment::{AdminTransport, Token};
@@ -152,6 +153,8 @@ pub struct Admin {
     pub bound: Callers,
     /// The main file.
     pub main: PathBuf,
+    /// How things stand with Kubernetes.
+    pub kubernetes: Arc<Standing>,
     /// Who makes a change, one at a time, in the order of their coming.
     turn: Arc<Mutex<()>>,
     pace: Pace,
@@ -176,6 +179,7 @@ pub struct Parts {
     pub config: Arc<ArcSwap<Config>>,
     pub bound: Callers,
     pub main: PathBuf,
+    pub kubernetes: Arc<Standing>,
 }
 
 /// The bearer token that operators send, swapped when its file changes; `None` if none is asked for.
@@ -220,9 +224,24 @@ impl fmt::Display for Peer {
 
 impl Admin {
     pub fn new(parts: Parts) -> Self {
-        let Parts { phases, metrics, certificates, catalog, token, transport, reload, config, bound, main } = parts;
+        let Parts { phases, metrics, certificates, catalog, token, transport, reload, config, bound, main, kubernetes } =
+            parts;
         let (turn, pace) = (Arc::default(), Pace::new());
-        Self { phases, metrics, certificates, catalog, token, transport, reload, config, bound, main, turn, pace }
+        Self {
+            phases,
+            metrics,
+            certificates,
+            catalog,
+            token,
+            transport,
+            reload,
+            config,
+            bound,
+            main,
+            kubernetes,
+            turn,
+            pace,
+        }
     }
 
     /// Has `edit` make up a change, which is judged whole, written, and served when this is over. It goes on to its end

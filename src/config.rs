@@ -7,6 +7,7 @@
 
 pub mod defaults;
 pub mod diagnostic;
+mod discovered;
 mod file;
 mod include;
 mod overlay;
@@ -22,14 +23,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
+pub use discovered::{Discovered, Labelled};
 pub use include::Sources;
 pub use overlay::Overlay;
 pub use protocol::Paths;
 pub use source::open_regular;
-pub use value::{CnamePattern, DnsTarget, EnvironmentName, KeyHash, ReplicaAddress, ServiceName, StickyBy};
+pub use value::{
+    CnamePattern, DnsTarget, EnvironmentName, KeyHash, KubernetesName, KubernetesPort, KubernetesTarget,
+    ReplicaAddress, ServiceName, StickyBy,
+};
 
 /// The whole configuration of one front end: `scorefront.toml` and the files it includes.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What stands in the main file, but for services.
     pub written: toml::Table,
@@ -41,10 +46,21 @@ pub struct Config {
     pub admin: Admin,
     pub limits: Limits,
     pub dns: Dns,
+    pub kubernetes: Kubernetes,
     pub log: Log,
     /// The form of errors that belong to no service, such as an unknown path.
     pub error_format: ErrorFormat,
     pub services: Vec<Service>,
+}
+
+impl Config {
+    /// Whether Kubernetes is asked for anything.
+    pub fn uses_kubernetes(&self) -> bool {
+        let mut deployments = self.services.iter().flat_map(|service| &service.deployments);
+        self.kubernetes.discovered.is_some()
+            || self.kubernetes.front_end_service.is_some()
+            || deployments.any(|deployment| matches!(deployment.source, Source::Kubernetes { .. }))
+    }
 }
 
 /// `[environment]`: what operators call the cluster. Nothing is served otherwise because of it.
@@ -69,7 +85,7 @@ pub enum ClusterType {
 }
 
 /// `[frontend]`: where callers connect and how the process runs. Read at start-up only.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frontend {
     pub https: SocketAddr,
     pub http: Option<SocketAddr>,
@@ -97,7 +113,7 @@ pub enum HttpWhenTls {
 }
 
 /// `[tls]`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     pub status: TlsStatus,
     pub min_version: TlsVersion,
@@ -161,7 +177,7 @@ impl FilePath {
 }
 
 /// `[admin]`: the operators' own listener.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     pub listen: AdminListen,
     /// A file holding the bearer token that `/metrics` asks for; there when `listen` is not loopback or
@@ -226,6 +242,25 @@ pub struct Dns {
     pub servers: Vec<SocketAddr>,
 }
 
+/// `[kubernetes]`: where its API is, and what is read there besides the replicas of deployments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Absent: what `KUBECONFIG` names, or else the service account of the pod.
+    pub kubeconfig: Option<FilePath>,
+    /// Services that the files do not define.
+    pub discovered: Option<Discovered>,
+    /// The Service of type `LoadBalancer` that callers reach this cluster by.
+    pub front_end_service: Option<FrontEndService>,
+}
+
+/// A Service of Kubernetes that leads to the front end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontEndService {
+    /// Absent: the front end's own.
+    pub namespace: Option<KubernetesName>,
+    pub service: KubernetesName,
+}
+
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -252,13 +287,15 @@ pub enum ErrorFormat {
 }
 
 /// One `[[service]]`, `[defaults]` filled in.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     pub name: ServiceName,
     /// Where the name is written in the configuration.
     pub at: Location,
     /// What stands in its table, defaults not filled in.
     pub written: toml::Table,
+    /// `namespace/name` of the Service that it was made of; absent: a file defines it.
+    pub from_kubernetes: Option<String>,
     pub created_at: Option<SystemTime>,
     /// The names it is served under; empty: every name.
     pub cnames: Vec<CnamePattern>,
@@ -283,7 +320,7 @@ pub struct Service {
 /// Who may call a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// Whoever has one of these bearer keys; at least one, and no name twice.
+    /// Whoever has one of these bearer keys; no name twice. None at all, which no file can say: nobody.
     Keys(Vec<Key>),
     Open,
 }
@@ -298,6 +335,13 @@ pub struct Key {
     pub priority: Priority,
     /// What those who call with this key may ask of the service.
     pub limits: RequestLimits,
+}
+
+impl Key {
+    /// One that asks for nothing but to be let in.
+    pub fn plain(name: &str, hash: KeyHash) -> Self {
+        Self { name: name.to_owned(), hash, priority: defaults::PRIORITY, limits: RequestLimits::default() }
+    }
 }
 
 /// How much may be asked of a service at a time; what is absent is not bounded.
@@ -336,7 +380,7 @@ pub struct Mirror {
 }
 
 /// One version of a service and its share of the traffic.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deployment {
     pub name: String,
     /// Percent.
@@ -364,6 +408,8 @@ pub enum Source {
     Static(Vec<Replica>),
     /// Their addresses are looked up; `at` is where that is written.
     Dns { target: DnsTarget, at: Location },
+    /// They are the endpoints of a Service of Kubernetes; `at` is where that is written.
+    Kubernetes { target: KubernetesTarget, at: Location },
 }
 
 impl Source {
@@ -371,7 +417,7 @@ impl Source {
     pub fn listed(&self) -> &[Replica] {
         match self {
             Self::Static(replicas) => replicas,
-            Self::Dns { .. } => &[],
+            Self::Dns { .. } | Self::Kubernetes { .. } => &[],
         }
     }
 }

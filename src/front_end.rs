@@ -5,6 +5,7 @@
 //! is the only place that knows all parts.
 
 mod delay;
+mod published;
 pub mod pulse;
 pub mod spread;
 mod tend;
@@ -23,8 +24,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
 use self::pulse::Pulse;
-use crate::admin::{self, Admin, SharedToken, SharedTransport};
+use crate::admin::{self, Admin};
 use crate::config::{AdminListen, Config};
+use crate::discovery::kubernetes::standing::Standing;
 use crate::environment::Environment;
 use crate::listener;
 use crate::reload;
@@ -32,7 +34,8 @@ use crate::scoring::catalog::Catalog;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LineWriter;
-use crate::tls::{SharedTable, Terminator};
+use crate::tls::Terminator;
+use published::Published;
 
 /// Why the front end did not start.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +138,8 @@ impl FrontEnd {
             front_end.workers.push(start_thread(format!("worker-{index}"), |runtime| worker::run(runtime, setup))?);
         }
         let catalog_changed = Arc::new(Notify::new());
-        let published = Published {
+        let kubernetes = Arc::new(Standing::new(config.uses_kubernetes()));
+        let published = Arc::new(Published::new(published::Parts {
             https_port: https.port(),
             metrics: Arc::clone(&metrics),
             config: Arc::clone(&shared_config),
@@ -145,8 +149,9 @@ impl FrontEnd {
             transport: Arc::clone(&transport),
             listens_on: config.admin.listen.clone(),
             catalog_changed: Arc::clone(&catalog_changed),
-        };
-        let publish = move |environment: &Environment| published.follow(environment);
+        }));
+        let follower = Arc::clone(&published);
+        let publish = move |environment: &Environment| follower.follow(environment);
         let main = environment.main_file().to_owned();
         let reload = reload::start(environment, publish).map_err(StartError::Thread)?;
         front_end.reload = Some(reload.clone());
@@ -164,12 +169,15 @@ impl FrontEnd {
             config,
             bound: callers,
             main,
+            kubernetes: Arc::clone(&kubernetes),
         });
         let (pulse, asked) = pulse::pair();
         front_end.pulses.push(pulse);
         front_end.control = Some(start_thread("control".to_owned(), |runtime| {
             runtime.spawn_local(asked.answer());
-            runtime.spawn_local(tend::tend(tended, catalog_changed));
+            let labelled = Box::new(move |all: Vec<_>| published.follow_labelled(all));
+            let told = tend::Told { standing: kubernetes, labelled };
+            runtime.spawn_local(tend::tend(tended, catalog_changed, told));
             runtime.block_on(admin.serve(admin_listener));
             // A name that is being looked up is not waited for.
             runtime.shutdown_background();
@@ -232,42 +240,6 @@ impl FrontEnd {
 impl Drop for FrontEnd {
     fn drop(&mut self) {
         self.join();
-    }
-}
-
-/// What threads share of the files' state, and how it is replaced.
-struct Published {
-    https_port: u16,
-    metrics: Arc<Metrics>,
-    config: Arc<ArcSwap<Config>>,
-    certificates: SharedTable,
-    catalog: Arc<ArcSwap<Catalog>>,
-    token: SharedToken,
-    transport: SharedTransport,
-    /// What `admin.listen` was when its address was bound.
-    listens_on: AdminListen,
-    catalog_changed: Arc<Notify>,
-}
-
-impl Published {
-    fn follow(&self, environment: &Environment) {
-        // Names come before the services that are called by them.
-        self.certificates.store(Arc::new(environment.table()));
-        let token = environment.token();
-        // As long as another address waits for a restart, the one that is bound keeps its guard.
-        if token.is_some() || environment.config().admin.listen == self.listens_on {
-            self.token.store(Arc::new(token));
-        }
-        self.transport.store(Arc::new(environment.admin_transport()));
-        let config = environment.config();
-        if !Arc::ptr_eq(&self.config.load(), config) {
-            self.config.store(Arc::clone(config));
-            let before = self.catalog.load_full();
-            let catalog = Arc::new(Catalog::new(config, self.https_port, &self.metrics, Some(&before)));
-            self.catalog.store(Arc::clone(&catalog));
-            catalog.take_effect(&before);
-            self.catalog_changed.notify_one();
-        }
     }
 }
 

@@ -15,26 +15,31 @@ mod names;
 pub mod pair;
 pub mod pem;
 mod remedy;
+mod socket;
+mod stream;
 mod strength;
 mod table;
 pub mod tickets;
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
-use rustls::server::Acceptor;
+use rustls::server::{AcceptedAlert, Acceptor};
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
+use self::socket::Polled;
 pub use certificate::Certificate;
 pub use distinguished_name::distinguished_name;
 pub use finding::{Finding, Part, Severity};
 pub use identity::{Identity, Settings};
+pub use socket::{Buffers, Socket};
+pub use stream::Stream;
 pub use table::{CertificateTable, NameTable};
 
 /// A fatal `unrecognized_name` alert as a plaintext record: the answer to a name no certificate is held for
@@ -97,8 +102,8 @@ impl Terminator {
     /// # Errors
     ///
     /// See [`HandshakeError`]; the connection is of no more use.
-    pub async fn accept(&self, tcp: TcpStream) -> Result<(TlsStream<TcpStream>, Handshake), HandshakeError> {
-        let mut start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await.map_err(HandshakeError::from_io)?;
+    pub async fn accept(&self, socket: Socket) -> Result<(Stream, Handshake), HandshakeError> {
+        let mut start = LazyConfigAcceptor::new(Acceptor::default(), socket).await.map_err(HandshakeError::from_io)?;
 
         let hello = start.client_hello();
         let table = self.table.load();
@@ -116,9 +121,18 @@ impl Terminator {
         let server_name = hello.server_name().map(Box::from);
         drop(table);
 
-        let stream = start.into_stream(identity.config()).await.map_err(HandshakeError::from_io)?;
+        let StartHandshake { accepted, io: mut socket, .. } = start;
+        let session = match accepted.into_connection(identity.config()) {
+            Ok(session) => session,
+            Err((error, mut alert)) => {
+                poll_fn(|cx| poll_say(&mut alert, &mut socket, cx)).await;
+                return Err(HandshakeError::from_rustls(error));
+            }
+        };
+        let mut stream = Stream::new(socket, session);
+        poll_fn(|cx| stream.poll_handshake(cx)).await.map_err(HandshakeError::from_io)?;
         identity.count_handshake();
-        let (_, session) = stream.get_ref();
+        let session = stream.session();
         let handshake = Handshake {
             server_name,
             identity,
@@ -134,15 +148,26 @@ impl Terminator {
     }
 }
 
+/// Ready when the alert is written, or cannot be.
+fn poll_say(alert: &mut AcceptedAlert, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<()> {
+    match alert.write_all(&mut Polled { socket, cx }) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        Ok(()) | Err(_) => Poll::Ready(()),
+    }
+}
+
 impl HandshakeError {
-    /// tokio-rustls hands rustls' errors on inside `io::Error`.
+    /// rustls' errors come inside `io::Error` where there can be others.
     fn from_io(error: io::Error) -> Self {
-        match error.downcast::<rustls::Error>() {
-            Ok(error @ (rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_))) => {
+        error.downcast::<rustls::Error>().map_or_else(Self::Io, Self::from_rustls)
+    }
+
+    fn from_rustls(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_) => {
                 Self::CallerCertificate(error)
             }
-            Ok(error) => Self::Protocol(error),
-            Err(error) => Self::Io(error),
+            _ => Self::Protocol(error),
         }
     }
 }

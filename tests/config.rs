@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use scorefront::config::{
-    self, AdminListen, Auth, CnamePattern, Config, Diagnostics, ErrorFormat, HealthChecks, HttpWhenTls, LogFormat,
-    Mirror, Priority, Rate, RequestLimits, Service, Source, StickyBy, TlsStatus, TlsVersion,
+    self, AdminListen, Auth, CnamePattern, Config, Diagnostics, ErrorFormat, HealthChecks, HttpWhenTls, Kubernetes,
+    KubernetesName, LogFormat, Mirror, Priority, Rate, RequestLimits, Service, Source, StickyBy, TlsStatus, TlsVersion,
 };
 
 #[test]
@@ -51,6 +51,7 @@ fn the_annotated_file_shows_the_defaults() {
         (format!("{:?}", shown.admin), format!("{:?}", built_in.admin)),
         (format!("{:?}", shown.limits), format!("{:?}", built_in.limits)),
         (format!("{:?}", shown.dns), format!("{:?}", built_in.dns)),
+        (format!("{:?}", shown.kubernetes), format!("{:?}", built_in.kubernetes)),
         (format!("{:?}", shown.log), format!("{:?}", built_in.log)),
     ] {
         assert_eq!(shown, built_in);
@@ -84,6 +85,7 @@ fn defaults_fill_in_what_is_not_written() {
     assert_eq!(config.admin.listen, AdminListen::Tcp("127.0.0.1:8900".parse().unwrap()));
     assert_eq!(config.limits.max_connections, 10_000);
     assert!(config.dns.servers.is_empty());
+    assert_eq!(config.kubernetes, Kubernetes::default());
     assert_eq!(config.log.format, LogFormat::Auto);
     assert_eq!(config.log.level, "info");
 
@@ -139,7 +141,7 @@ fn every_key_has_its_effect() {
     assert!(config.log.access);
     assert_eq!(config.error_format, ErrorFormat::Text);
 
-    let [iris, churn, bikes] = &config.services[..] else { panic!("{:?}", config.services) };
+    let [iris, churn, price, trees, bikes] = &config.services[..] else { panic!("{:?}", config.services) };
     let Auth::Keys(keys) = &iris.auth else { panic!("{:?}", iris.auth) };
     let keys: Vec<_> = keys.iter().map(|key| (&*key.name, key.priority, key.limits)).collect();
     let unlimited = RequestLimits::default();
@@ -189,13 +191,21 @@ fn every_key_has_its_effect() {
     let care: Vec<_> = churn.deployments.iter().map(|d| (d.max_concurrent_requests, d.health.interval)).collect();
     assert_eq!(care, [(8, None), (8, Some(Duration::from_secs(5))), (0, None)]);
     assert!(churn.deployments.iter().all(|deployment| deployment.health.timeout == Duration::from_secs(1)));
-    let sources = churn.deployments.iter().map(|deployment| match &deployment.source {
+    let sources = [churn, price, trees].into_iter().flat_map(|service| &service.deployments);
+    let sources = sources.map(|deployment| match &deployment.source {
         Source::Static(replicas) => format!("{} listed", replicas.len()),
         Source::Dns { target, at } => format!("{target}, in column {}", at.column),
+        Source::Kubernetes { target, at } => format!("kubernetes {target}, in column {}", at.column),
     });
     assert_eq!(
         sources.collect::<Vec<_>>(),
-        ["1 listed", "churn-green.models.svc:5001, in column 7", "_http._tcp.shadow.svc, in column 7"]
+        [
+            "1 listed",
+            "churn-green.models.svc:5001, in column 7",
+            "_http._tcp.shadow.svc, in column 7",
+            "kubernetes price:8080, in column 14",
+            "kubernetes models/trees-oak:http, in column 14",
+        ]
     );
 
     assert_eq!((bikes.name.as_str(), &bikes.sticky_by), ("bikes", &Some(StickyBy::Key)));
@@ -221,6 +231,46 @@ fn paths_are_relative_to_the_file_they_are_written_in() {
     let rsa = &config.cnames[0];
     assert_eq!(rsa.client_ca_pem.as_ref().map(|file| &*file.path), Some(&*directory.join("callers.pem")));
     assert_eq!(rsa.client_crl_pem.as_ref().map(|file| &*file.path), Some(Path::new("/run/secrets/revoked.pem")));
+}
+
+#[test]
+fn what_kubernetes_is_asked_for_is_read() {
+    let (config, _) = load(Path::new("tests/config/valid/full.toml"));
+    let kubernetes = &config.kubernetes;
+    assert_eq!(
+        kubernetes.kubeconfig.as_ref().map(|file| &*file.path),
+        Some(Path::new("tests/config/valid/kubeconfig"))
+    );
+    let discovered = kubernetes.discovered.as_ref().unwrap();
+    let namespace = |name: &Option<KubernetesName>| name.as_ref().map(ToString::to_string);
+    assert_eq!(namespace(&discovered.namespace).as_deref(), Some("azureml"));
+    assert_eq!(
+        (&*discovered.selector, discovered.port.to_string().as_str()),
+        ("isazuremlapp=true,tier!=test", "scoring")
+    );
+    assert_eq!((discovered.max_queue, &discovered.auth), (0, &Auth::Open));
+    let front_end = kubernetes.front_end_service.as_ref().unwrap();
+    assert_eq!(
+        (namespace(&front_end.namespace).as_deref(), front_end.service.as_str()),
+        (Some("scoring"), "scorefront")
+    );
+}
+
+#[test]
+fn services_that_kubernetes_names_are_as_the_defaults_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    for (keys, names) in [(String::new(), &[][..]), (format!(", primary_key_sha256 = \"{hash}\""), &["primary"])] {
+        let text = format!(
+            "[tls]\nstatus = \"Disabled\"\n[kubernetes]\ndiscover_services = {{ namespace = \"models\"{keys} }}\n[frontend]\nhttp = \"127.0.0.1:0\"\n"
+        );
+        let (config, warnings) = load(&write(directory.path(), "scorefront.toml", text));
+        assert!(!warnings.to_string().contains("no [[service]]"), "{warnings}");
+        let discovered = config.kubernetes.discovered.as_ref().unwrap();
+        assert_eq!((&*discovered.selector, discovered.port.to_string().as_str()), ("isazuremlapp=true", "5001"));
+        let Auth::Keys(keys) = &discovered.auth else { panic!("{:?}", discovered.auth) };
+        assert_eq!(keys.iter().map(|key| &*key.name).collect::<Vec<_>>(), names);
+    }
 }
 
 #[test]

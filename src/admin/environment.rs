@@ -291,6 +291,8 @@ impl Admin {
         let listens = self.bound.https.ip();
         if let Some(address) = config.frontend.public_ip_address {
             (address, AddressSource::Configuration)
+        } else if let Some(address) = self.kubernetes.public_address() {
+            (address, AddressSource::LoadBalancer)
         } else if !listens.is_unspecified() {
             (listens, AddressSource::Listener)
         } else if let Some(address) = outbound() {

@@ -49,7 +49,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Named(name): Named) ->
         (status = 200, body = Keys),
         (status = 400, body = ErrorResponse),
         (status = 404, body = ErrorResponse),
-        (status = 409, body = ErrorResponse, description = "The service asks for no key, or the files are invalid"),
+        (status = 409, body = ErrorResponse, description = "The service asks for no key, Kubernetes names it, or the files are invalid"),
         (status = 412, body = ErrorResponse, description = "The files were changed at the same time"),
 ))]
 pub(super) async fn regenerate(
@@ -60,7 +60,7 @@ pub(super) async fn regenerate(
     settings::refuse_unknown(&fields, &["keyType", "keyValue"])
         .map_err(|error| Problem::bad_request("BadRequest", error.to_string()))?;
     let RegenerateKeysRequest { key_type, key_value } = typed(fields)?;
-    let name = services::find(&admin.config.load(), &name)?.name.to_string();
+    let name = services::find_own(&admin.config.load(), &name)?.name.to_string();
     let keys = admin
         .change(move |draft| {
             let service = draft.service(&name).ok_or_else(|| Problem::no_service(&name))?;

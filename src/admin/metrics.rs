@@ -3,6 +3,7 @@
 //!
 //! Here are those of the process, its connections and its files; the modules below have the others.
 
+mod kubernetes;
 mod mirroring;
 mod replicas;
 mod requests;
@@ -20,6 +21,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::Admin;
+use crate::discovery::kubernetes::standing;
 use crate::reload::Standing;
 use crate::scoring::catalog::Catalog;
 use crate::telemetry::cell::{BOUNDS_MICROS, Counter, Histogram, Total};
@@ -36,6 +38,7 @@ pub(super) fn render(admin: &Admin) -> Result<String, fmt::Error> {
         standing: admin.reload.standing(),
         is_following: admin.reload.is_following(),
         catalog: admin.catalog.load_full(),
+        kubernetes: Arc::clone(&admin.kubernetes),
     }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
@@ -48,6 +51,7 @@ struct Snapshot {
     standing: Arc<Standing>,
     is_following: bool,
     catalog: Arc<Catalog>,
+    kubernetes: Arc<standing::Standing>,
 }
 
 impl Collector for Snapshot {
@@ -59,6 +63,7 @@ impl Collector for Snapshot {
         self.certificates(&mut encoder)?;
         self.reloads(&mut encoder)?;
         self.replicas(&mut encoder)?;
+        self.kubernetes(&mut encoder)?;
         self.process(&mut encoder)
     }
 }

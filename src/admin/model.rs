@@ -125,6 +125,9 @@ pub struct ServiceSettings {
     /// What replicas are looked up by, in place of `replicas`: a host and port, or an SRV name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<String>,
+    /// Whose endpoints the replicas are, in place of `replicas`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deployments: Option<Vec<DeploymentSettings>>,
 }
@@ -157,6 +160,26 @@ pub struct DeploymentSettings {
     pub replicas: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
+}
+
+/// A Service of Kubernetes whose endpoints are replicas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Kubernetes {
+    /// By default the front end's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    pub service: String,
+    pub port: KubernetesPort,
+}
+
+/// A port of the pods, by its number or by its name in the Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "no such port, expected 1 to 65535, or a name")]
+pub enum KubernetesPort {
+    Number(u16),
+    Name(String),
 }
 
 /// Copies of a share of the calls go to a deployment whose answers nobody gets.
@@ -271,6 +294,8 @@ pub enum ProvisioningState {
 pub enum AddressSource {
     /// `frontend.public_ip_address`.
     Configuration,
+    /// It is that of the Service that `kubernetes.front_end_service` names, of type `LoadBalancer`.
+    LoadBalancer,
     /// It is the one that is listened on.
     Listener,
     /// It is the one that this machine reaches others from; a load balancer or a router before it has another.

@@ -46,6 +46,13 @@ enum SourceReport {
         /// As the configuration has it.
         name: String,
     },
+    Kubernetes {
+        /// Absent: the front end's own.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+        service: String,
+        port: String,
+    },
 }
 
 /// One replica.
@@ -101,6 +108,11 @@ impl DeploymentReport {
             source: match &deployment.source {
                 Source::Static(_) => SourceReport::Static,
                 Source::Dns { target, .. } => SourceReport::Dns { name: target.to_string() },
+                Source::Kubernetes { target, .. } => SourceReport::Kubernetes {
+                    namespace: target.namespace.as_ref().map(ToString::to_string),
+                    service: target.service.to_string(),
+                    port: target.port.to_string(),
+                },
             },
             queue_length,
             utilization: utilization(&views, queue_length),

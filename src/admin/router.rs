@@ -191,6 +191,8 @@ fn reason_not_to_be_ready(admin: &Admin) -> Option<&'static str> {
         Some("not ready: shutting down\n")
     } else if admin.catalog.load().tls_status == TlsStatus::Enabled && admin.certificates.load().is_empty() {
         Some("not ready: no certificate is loaded\n")
+    } else if !admin.kubernetes.is_settled() {
+        Some("not ready: Kubernetes has not said yet which replicas there are\n")
     } else {
         None
     }

@@ -123,7 +123,7 @@ pub(super) async fn create(State(admin): State<Arc<Admin>>, Object(mut fields): 
         (status = 202, body = Service, headers(("ETag" = String), ("Operation-Location" = String))),
         (status = 400, body = ErrorResponse),
         (status = 404, body = ErrorResponse),
-        (status = 409, body = ErrorResponse, description = "The files are invalid"),
+        (status = 409, body = ErrorResponse, description = "Kubernetes names it, or the files are invalid"),
         (status = 412, body = ErrorResponse, description = "It is another one by now"),
 ))]
 pub(super) async fn update(
@@ -133,7 +133,7 @@ pub(super) async fn update(
     Object(mut fields): Object,
 ) -> Result<Response, Problem> {
     let precondition = Precondition::of(&headers)?;
-    let name = find(&admin.config.load(), &name)?.name.clone();
+    let name = find_own(&admin.config.load(), &name)?.name.clone();
     if fields.remove("name").is_some_and(|new| new != name.as_str()) {
         let message = "A service keeps its name; create another one, and delete this.";
         return Err(Problem::bad_request("InvalidService", message));
@@ -165,7 +165,7 @@ pub(super) async fn update(
         (status = 200, description = "It is gone"),
         (status = 204, description = "There was none"),
         (status = 400, body = ErrorResponse),
-        (status = 409, body = ErrorResponse, description = "The files are invalid"),
+        (status = 409, body = ErrorResponse, description = "Kubernetes names it, or the files are invalid"),
         (status = 412, body = ErrorResponse, description = "It is another one by now"),
 ))]
 pub(super) async fn delete(
@@ -174,7 +174,10 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let precondition = Precondition::of(&headers)?;
-    let name = find(&admin.config.load(), &name).map_or(name, |service| service.name.to_string());
+    let name = match find(&admin.config.load(), &name) {
+        Ok(service) => own(service)?.name.to_string(),
+        Err(_) => name,
+    };
     let deleted = admin
         .change(move |draft| {
             let Some(service) = draft.service(&name) else { return Ok(false) };
@@ -227,6 +230,21 @@ pub(super) fn find<'a>(config: &'a Config, name: &str) -> Result<&'a config::Ser
     let named = services.find(|service| service.name.as_str() == name);
     let by_id = || config.services.iter().find(|service| id(config, service) == name);
     named.or_else(by_id).ok_or_else(|| Problem::no_service(name))
+}
+
+/// The same, if a file defines it: what Kubernetes names is changed there.
+pub(super) fn find_own<'a>(config: &'a Config, name: &str) -> Result<&'a config::Service, Problem> {
+    own(find(config, name)?)
+}
+
+fn own(service: &config::Service) -> Result<&config::Service, Problem> {
+    let Some(kubernetes) = &service.from_kubernetes else { return Ok(service) };
+    let message = format!(
+        "Service {} is the Service {kubernetes} of Kubernetes; change it there, or create one of this name here, which \
+         takes its place.",
+        service.name
+    );
+    Err(Problem::new(StatusCode::CONFLICT, "ServiceOfKubernetes", message))
 }
 
 fn id(config: &Config, service: &config::Service) -> String {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json};
 use toml_edit::{Array, ArrayOfTables, InlineTable, Item, Table, Value, value};
 
 use super::answer::wrong_value;
-use super::model::{DeploymentSettings, Mirror, ServiceSettings};
+use super::model::{DeploymentSettings, Kubernetes, KubernetesPort, Mirror, ServiceSettings};
 use crate::config::{self, ErrorFormat};
 use crate::environment::draft::set;
 
@@ -43,6 +43,7 @@ pub fn of(service: &config::Service) -> ServiceSettings {
         model: target.model,
         replicas: target.replicas,
         dns: target.dns,
+        kubernetes: target.kubernetes,
         deployments: deployments(service),
     }
 }
@@ -64,6 +65,7 @@ fn deployments(service: &config::Service) -> Option<Vec<DeploymentSettings>> {
             model: target.model,
             replicas: target.replicas,
             dns: target.dns,
+            kubernetes: target.kubernetes,
         }
     };
     Some(tables.zip(&service.deployments).map(of).collect())
@@ -77,6 +79,7 @@ struct Target {
     model: Option<String>,
     replicas: Option<Vec<String>>,
     dns: Option<String>,
+    kubernetes: Option<Kubernetes>,
 }
 
 impl Target {
@@ -88,8 +91,20 @@ impl Target {
             model: text(written, "model"),
             replicas: texts(written, "replicas"),
             dns: text(written, "dns"),
+            kubernetes: written.get("kubernetes").and_then(toml::Value::as_table).and_then(kubernetes),
         }
     }
+}
+
+fn kubernetes(table: &toml::Table) -> Option<Kubernetes> {
+    Some(Kubernetes {
+        namespace: text(table, "namespace"),
+        service: text(table, "service")?,
+        port: match number(table, "port") {
+            Some(number) => KubernetesPort::Number(number.try_into().ok()?),
+            None => KubernetesPort::Name(text(table, "port")?),
+        },
+    })
 }
 
 fn text(table: &toml::Table, key: &str) -> Option<String> {
@@ -131,6 +146,13 @@ pub fn merged(before: &ServiceSettings, patch: Map<String, Json>) -> Result<Serv
     refuse_unknown(&patch, SERVICE_FIELDS)?;
     for deployment in patch.get("deployments").and_then(Json::as_array).into_iter().flatten() {
         refuse_unknown(deployment.as_object().unwrap_or(&Map::new()), DEPLOYMENT_FIELDS)?;
+    }
+    for one in
+        patch.get("deployments").and_then(Json::as_array).into_iter().flatten().chain([&Json::Object(patch.clone())])
+    {
+        if let Some(kubernetes) = one.get("kubernetes").and_then(Json::as_object) {
+            refuse_unknown(kubernetes, &["namespace", "service", "port"])?;
+        }
     }
     if let Some(mirror) = patch.get("mirror").and_then(Json::as_object) {
         refuse_unknown(mirror, &["deployment", "percent"])?;
@@ -179,6 +201,7 @@ pub const SERVICE_FIELDS: &[&str] = &[
     "model",
     "replicas",
     "dns",
+    "kubernetes",
     "deployments",
 ];
 
@@ -194,6 +217,7 @@ const DEPLOYMENT_FIELDS: &[&str] = &[
     "model",
     "replicas",
     "dns",
+    "kubernetes",
 ];
 
 /// What the original had for the containers that it ran.
@@ -208,7 +232,8 @@ pub fn refuse_unknown(fields: &Map<String, Json>, known: &[&str]) -> Result<(), 
     let shown: String = unknown.chars().take(64).collect();
     let remedy = match config::diagnostic::nearest(&shown, known.iter().copied()) {
         _ if OF_THE_ORIGINAL.contains(&shown.as_str()) => {
-            "containers are run by others: name those that run in `replicas`, or what they are looked up by in `dns`"
+            "containers are run by others: name those that run in `replicas`, or what they are looked up by in `dns` or \
+             `kubernetes`"
                 .to_owned()
         }
         Some(near) => format!("did you mean `{near}`?"),
@@ -244,6 +269,7 @@ pub fn write(table: &mut Table, old: &ServiceSettings, new: &ServiceSettings) {
     change.plain("model", [&old.model, &new.model]);
     change.plain("replicas", [&old.replicas, &new.replicas]);
     change.plain("dns", [&old.dns, &new.dns]);
+    change.plain("kubernetes", [&old.kubernetes, &new.kubernetes]);
     if old.deployments != new.deployments {
         let old = old.deployments.as_deref().unwrap_or_default();
         write_deployments(table, old, new.deployments.as_deref());
@@ -291,6 +317,7 @@ fn write_deployment(table: &mut Table, old: &DeploymentSettings, new: &Deploymen
     change.plain("model", [&old.model, &new.model]);
     change.plain("replicas", [&old.replicas, &new.replicas]);
     change.plain("dns", [&old.dns, &new.dns]);
+    change.plain("kubernetes", [&old.kubernetes, &new.kubernetes]);
 }
 
 /// Of one table: each setting as it was and as it is to be.
@@ -353,6 +380,24 @@ impl Plain for Mirror {
     }
 }
 
+impl Plain for Kubernetes {
+    fn item(&self) -> Item {
+        let mut table = InlineTable::new();
+        if let Some(namespace) = &self.namespace {
+            table.insert("namespace", Value::from(namespace.as_str()));
+        }
+        table.insert("service", Value::from(self.service.as_str()));
+        table.insert(
+            "port",
+            match &self.port {
+                KubernetesPort::Number(number) => Value::from(i64::from(*number)),
+                KubernetesPort::Name(name) => Value::from(name.as_str()),
+            },
+        );
+        value(table)
+    }
+}
+
 /// As an operator would write it: in seconds where it is some.
 fn duration(millis: u64) -> String {
     if millis.is_multiple_of(1000) { format!("{}s", millis / 1000) } else { format!("{millis}ms") }
@@ -401,7 +446,7 @@ mod tests {
             path in maybe("/[a-z]{1,8}"),
             health_path in maybe("/[a-z]{1,8}"),
             replicas in replicas(),
-            dns in any::<bool>(),
+            source in 0..4usize,
             concurrent in maybe(0..100u64),
             interval in maybe(0..100_000u64),
             timeout in maybe(1..100_000u64),
@@ -410,8 +455,13 @@ mod tests {
                 protocol: protocol.map(str::to_owned),
                 path,
                 health_path,
-                replicas: (!dns).then_some(replicas),
-                dns: dns.then(|| "models.svc:5001".to_owned()),
+                replicas: (source == 0).then_some(replicas),
+                dns: (source == 1).then(|| "models.svc:5001".to_owned()),
+                kubernetes: (source > 1).then(|| Kubernetes {
+                    namespace: Some("models".to_owned()),
+                    service: "churn".to_owned(),
+                    port: [KubernetesPort::Number(5001), KubernetesPort::Name("http".to_owned())][source - 2].clone(),
+                }),
                 max_concurrent_requests_per_container: concurrent,
                 health_interval_ms: interval,
                 health_timeout_ms: timeout,
@@ -469,6 +519,7 @@ mod tests {
                 health_path: only.health_path,
                 replicas: only.replicas,
                 dns: only.dns,
+                kubernetes: only.kubernetes,
                 deployments: several,
                 ..ServiceSettings::default()
             }

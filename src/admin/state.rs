@@ -115,6 +115,9 @@ fn reason(deployment: &Deployment, views: &[View]) -> Detail {
         (None, Source::Dns { target, .. }) if views.is_empty() => {
             format!("deployment {name}: no address was found for {target} yet")
         }
+        (None, Source::Kubernetes { target, .. }) if views.is_empty() => {
+            format!("deployment {name}: Kubernetes has no ready endpoint of {target} yet")
+        }
         (None, _) => format!("deployment {name}: no replica has answered yet"),
     };
     Detail { code: "NoReplicaAnswers".to_owned(), message }

@@ -91,5 +91,11 @@ pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// `service.key.priority`: in the middle, so that some can go before it and others after.
 pub const PRIORITY: Priority = Priority::Normal;
 
+/// `kubernetes.discover_services.selector`: the label that Azure Machine Learning gives to the Services of its models.
+pub const DISCOVERED_SELECTOR: &str = "isazuremlapp=true";
+
+/// `kubernetes.discover_services.port`: where the containers of Azure Machine Learning listen.
+pub const DISCOVERED_PORT: u16 = 5001;
+
 /// The name of the one deployment that a service with `replicas` of its own has.
 pub const DEPLOYMENT_NAME: &str = "default";

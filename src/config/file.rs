@@ -15,8 +15,8 @@ use super::protocol::{self, Protocol};
 use super::source::Source;
 use super::table::{self, Field, Located, Table};
 use super::value::{
-    self, CnamePattern, DeploymentName, DnsTarget, EnvironmentName, KeyHash, KeyName, ReplicaAddress, ServiceName,
-    StickyBy,
+    self, CnamePattern, DeploymentName, DnsTarget, EnvironmentName, KeyHash, KeyName, KubernetesName, KubernetesPort,
+    ReplicaAddress, ServiceName, StickyBy,
 };
 use super::{AdminListen, ClusterType, ErrorFormat, HttpWhenTls, LogFormat, Priority, TlsStatus, TlsVersion};
 
@@ -42,6 +42,7 @@ pub struct RawFile {
     pub admin: RawAdmin,
     pub limits: RawLimits,
     pub dns: RawDns,
+    pub kubernetes: RawKubernetes,
     pub log: RawLog,
     pub defaults: RawServiceSettings,
     pub cnames: Vec<RawCname>,
@@ -105,6 +106,33 @@ pub struct RawLimits {
 
 pub struct RawDns {
     pub servers: Field<Vec<Located<SocketAddr>>>,
+}
+
+pub struct RawKubernetes {
+    pub kubeconfig: Field<PathBuf>,
+    pub discover_services: Field<RawDiscovered>,
+    pub front_end_service: Field<RawFrontEndService>,
+}
+
+/// Services that Kubernetes names.
+pub struct RawDiscovered {
+    pub namespace: Field<KubernetesName>,
+    pub selector: Field<String>,
+    pub port: Field<KubernetesPort>,
+    pub primary_key_sha256: Field<KeyHash>,
+    pub secondary_key_sha256: Field<KeyHash>,
+}
+
+pub struct RawFrontEndService {
+    pub namespace: Field<KubernetesName>,
+    pub service: Option<Located<KubernetesName>>,
+}
+
+/// A Service that has the replicas of a deployment.
+pub struct RawKubernetesTarget {
+    pub namespace: Field<KubernetesName>,
+    pub service: Option<Located<KubernetesName>>,
+    pub port: Option<Located<KubernetesPort>>,
 }
 
 pub struct RawLog {
@@ -188,6 +216,7 @@ pub struct RawTarget {
     pub model: Field<String>,
     pub replicas: Field<Vec<Located<ReplicaAddress>>>,
     pub dns: Field<DnsTarget>,
+    pub kubernetes: Field<RawKubernetesTarget>,
 }
 
 /// Reads the main file at `path` and all it includes. No [`RawFile`] if there is no text to read; everything wrong is in
@@ -268,6 +297,24 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
     let dns = table.section("dns", "in [dns]", |table| RawDns {
         servers: table.list("servers", "addresses of name servers", value::name_server),
     });
+    let kubernetes = table.section("kubernetes", "in [kubernetes]", |table| RawKubernetes {
+        kubeconfig: table.optional("kubeconfig", value::path),
+        discover_services: table.inline(
+            "discover_services",
+            "in `discover_services`",
+            "{ namespace = \"models\" }",
+            read_discovered,
+        ),
+        front_end_service: table.inline(
+            "front_end_service",
+            "in `front_end_service`",
+            "{ service = \"scorefront\" }",
+            |table| RawFrontEndService {
+                namespace: table.optional("namespace", read_kubernetes_name),
+                service: table.required("service", "\"scorefront\"", read_kubernetes_name),
+            },
+        ),
+    });
     let log = table.section("log", "in [log]", |table| RawLog {
         format: table.optional("format", |value| {
             value::word(value, &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)])
@@ -290,6 +337,7 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
         admin,
         limits,
         dns,
+        kubernetes,
         log,
         defaults,
         cnames,
@@ -299,7 +347,19 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
 }
 
 fn read_included(table: &mut Table<'_, '_>) -> Tables {
-    for key in ["include", "environment", "frontend", "tls", "reload", "admin", "limits", "dns", "log", "defaults"] {
+    for key in [
+        "include",
+        "environment",
+        "frontend",
+        "tls",
+        "reload",
+        "admin",
+        "limits",
+        "dns",
+        "kubernetes",
+        "log",
+        "defaults",
+    ] {
         table.refuse(key, || {
             Problem::new(format!("`{key}` can stand in the main file only"))
                 .remedy("move it there; an included file holds [[service]] and [[cname]] tables")
@@ -431,7 +491,31 @@ fn read_target(table: &mut Table<'_, '_>) -> RawTarget {
             value::text(value, "an address such as \"http://10.1.0.11:5001\"")?.parse()
         }),
         dns: table.optional("dns", |value| value::text(value, "a name such as \"models.svc:5001\"")?.parse()),
+        kubernetes: table.inline(
+            "kubernetes",
+            "in `kubernetes`",
+            "{ namespace = \"models\", service = \"churn\", port = 5001 }",
+            |table| RawKubernetesTarget {
+                namespace: table.optional("namespace", read_kubernetes_name),
+                service: table.required("service", "\"churn\"", read_kubernetes_name),
+                port: table.required("port", "5001", KubernetesPort::read),
+            },
+        ),
     }
+}
+
+fn read_discovered(table: &mut Table<'_, '_>) -> RawDiscovered {
+    RawDiscovered {
+        namespace: table.optional("namespace", read_kubernetes_name),
+        selector: table.optional("selector", value::label_selector),
+        port: table.optional("port", KubernetesPort::read),
+        primary_key_sha256: table.optional("primary_key_sha256", read_key_hash),
+        secondary_key_sha256: table.optional("secondary_key_sha256", read_key_hash),
+    }
+}
+
+fn read_kubernetes_name(value: &DeValue<'_>) -> Result<KubernetesName, Problem> {
+    value::text(value, "a name such as \"models\"")?.parse()
 }
 
 fn read_pattern(value: &DeValue<'_>) -> Result<String, Problem> {

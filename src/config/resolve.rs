@@ -3,6 +3,7 @@
 //! It reads no TOML and opens no file. A part that is wrong gets a stand-in so that the rest can be checked as well:
 //! what comes out counts only if no error was found.
 
+mod kubernetes;
 mod service;
 
 use std::collections::HashMap;
@@ -44,6 +45,7 @@ pub fn resolve(path: &Path, file: Option<RawFile>, diagnostics: &mut Diagnostics
         admin: resolve_admin(file.admin, diagnostics),
         limits: resolve_limits(file.limits),
         dns: resolve_dns(&file.dns, diagnostics),
+        kubernetes: kubernetes::resolve(file.kubernetes, &file.defaults, diagnostics),
         log: resolve_log(file.log),
         error_format,
         services,
@@ -280,7 +282,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 fn check_services_exist(file: &RawFile, start: &Location, diagnostics: &mut Diagnostics) {
-    if file.complete && file.services.is_empty() {
+    if file.complete && file.services.is_empty() && file.kubernetes.discover_services.is_absent() {
         let message = "there is no [[service]]: every scoring call is answered with 404";
         diagnostics.warning_with(start.clone(), message, "add one, or `include` the files that hold them");
     }

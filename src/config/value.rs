@@ -6,6 +6,7 @@
 mod cname;
 mod dns;
 mod key;
+mod kubernetes;
 mod name;
 mod replica;
 mod sticky;
@@ -23,6 +24,7 @@ use super::diagnostic::{Problem, nearest, quoted};
 pub use cname::CnamePattern;
 pub use dns::DnsTarget;
 pub use key::{HOW_TO_HASH, KeyHash};
+pub use kubernetes::{KubernetesName, KubernetesPort, KubernetesTarget};
 pub use name::{DeploymentName, EnvironmentName, KeyName, ServiceName};
 pub use replica::ReplicaAddress;
 pub use sticky::StickyBy;
@@ -248,6 +250,18 @@ pub fn log_filter(value: &DeValue<'_>) -> Result<String, Problem> {
         }
     }
     Ok(filter.to_owned())
+}
+
+/// Which objects of Kubernetes are meant, by their labels. What its parts mean is for Kubernetes to judge.
+pub fn label_selector(value: &DeValue<'_>) -> Result<String, Problem> {
+    const EXPECTED: &str = "a label selector such as \"isazuremlapp=true\"";
+    const LONGEST: usize = 1000;
+    let selector = text(value, EXPECTED)?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/=!(), ".contains(&byte);
+    if selector.trim().is_empty() || selector.len() > LONGEST || !selector.bytes().all(is_plain) {
+        return Err(unexpected(EXPECTED, value));
+    }
+    Ok(selector.to_owned())
 }
 
 /// Any text; `expected` says what it should be when it is something else.

@@ -26,6 +26,7 @@ pub(super) struct Activity {
     header_read_timeout: Duration,
     idle_timeout: Duration,
     head_since: Cell<Option<Instant>>,
+    in_body: Cell<bool>,
     violation: Cell<Option<Violation>>,
     unflushed: Cell<bool>,
     held: Cell<usize>,
@@ -38,6 +39,7 @@ impl Activity {
             header_read_timeout: limits.header_read_timeout,
             idle_timeout: limits.idle_timeout,
             head_since: Cell::new(None),
+            in_body: Cell::new(false),
             violation: Cell::new(None),
             unflushed: Cell::new(false),
             held: Cell::new(0),
@@ -52,6 +54,11 @@ impl Activity {
             (false, Some(_)) => self.head_since.set(None),
             _ => {}
         }
+    }
+
+    /// Notes whether the body that is read has not come to its end.
+    pub(super) fn set_in_body(&self, in_body: bool) {
+        self.in_body.set(in_body);
     }
 
     pub(super) fn set_violation(&self, violation: Violation) {
@@ -85,6 +92,15 @@ impl Activity {
         self.caller.in_flight.get() > 0
     }
 
+    /// Whether nothing of a request or an answer is anywhere: all that was asked is answered, and written.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.may_speak()
+            && self.head_since.get().is_none()
+            && !self.in_body.get()
+            && self.held.get() == 0
+            && self.violation.get().is_none()
+    }
+
     pub(super) fn set_left_unread(&self) {
         self.caller.left_unread.set(true);
     }
@@ -103,6 +119,11 @@ impl Activity {
         !self.caller.used.get()
     }
 
+    /// When the last request ended, or the connection began.
+    pub(super) fn idle_since(&self) -> Instant {
+        self.caller.idle_since.get()
+    }
+
     /// How long a caller may leave an answer untaken.
     pub(super) fn patience(&self) -> Duration {
         self.idle_timeout
@@ -113,13 +134,13 @@ impl Activity {
         self.header_read_timeout.min(self.idle_timeout)
     }
 
-    /// When to ask again, or what is overdue.
-    pub(super) fn look_again(&self, now: Instant) -> Result<Instant, Overdue> {
+    /// When to ask again, within `longest_pause`, or what is overdue.
+    pub(super) fn look_again(&self, now: Instant, longest_pause: Duration) -> Result<Instant, Overdue> {
         let idle_since = self.caller.idle_since.get();
         let (due, overdue) = if self.caller.in_flight.get() > 0 {
             match self.caller.untaken_since() {
                 Some(since) => (since + self.idle_timeout, Overdue::Stalled),
-                None => (now + self.longest_pause(), Overdue::Stalled),
+                None => (now + longest_pause, Overdue::Stalled),
             }
         } else {
             match self.head_since.get() {
@@ -128,7 +149,7 @@ impl Activity {
                 None => (idle_since + self.idle_timeout, Overdue::Idle),
             }
         };
-        if due <= now { Err(overdue) } else { Ok(due.min(now + self.longest_pause())) }
+        if due <= now { Err(overdue) } else { Ok(due.min(now + longest_pause)) }
     }
 }
 
@@ -151,19 +172,20 @@ mod tests {
     async fn an_idle_connection_is_overdue_after_the_idle_timeout_and_a_begun_head_after_its_own() {
         let caller = Rc::new(Caller::plain((Ipv4Addr::LOCALHOST, 1).into()));
         let activity = Activity::new(Rc::clone(&caller), &limits());
+        let look_again = |now| activity.look_again(now, activity.longest_pause());
         let begin = Instant::now();
-        assert_eq!(activity.look_again(begin), Ok(begin + Duration::from_secs(10)));
-        assert_eq!(activity.look_again(begin + Duration::from_secs(74)), Ok(begin + Duration::from_secs(75)));
-        assert_eq!(activity.look_again(begin + Duration::from_secs(75)), Err(Overdue::Idle));
+        assert_eq!(look_again(begin), Ok(begin + Duration::from_secs(10)));
+        assert_eq!(look_again(begin + Duration::from_secs(74)), Ok(begin + Duration::from_secs(75)));
+        assert_eq!(look_again(begin + Duration::from_secs(75)), Err(Overdue::Idle));
 
         tokio::time::advance(Duration::from_secs(1)).await;
         activity.set_in_head(true);
         tokio::time::advance(Duration::from_secs(5)).await;
         activity.set_in_head(true);
-        assert_eq!(activity.look_again(begin + Duration::from_secs(11)), Err(Overdue::Head));
+        assert_eq!(look_again(begin + Duration::from_secs(11)), Err(Overdue::Head));
         caller.in_flight.set(1);
-        assert!(activity.look_again(begin + Duration::from_secs(11)).is_ok(), "a request is being answered");
+        assert!(look_again(begin + Duration::from_secs(11)).is_ok(), "a request is being answered");
         activity.set_in_head(false);
-        assert!(activity.look_again(begin + Duration::from_secs(500)).is_ok(), "answers may take long");
+        assert!(look_again(begin + Duration::from_secs(500)).is_ok(), "answers may take long");
     }
 }

@@ -148,6 +148,11 @@ impl Framing {
         self.place == Place::Head && self.head.bytes > 0
     }
 
+    /// Whether a body, or what is around its chunks, is not at its end.
+    pub(super) fn is_in_body(&self) -> bool {
+        self.place != Place::Head
+    }
+
     fn skip(&mut self, left: u64, available: usize, more: fn(u64) -> Place, done: Place) -> usize {
         let taken = usize::try_from(left).map_or(available, |left| left.min(available));
         let left = left - taken as u64;

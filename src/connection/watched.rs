@@ -39,6 +39,14 @@ enum Closing {
     Done,
 }
 
+/// What comes after a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Message,
+    /// The end, in whatever order.
+    End,
+}
+
 impl<S> Watched<S> {
     pub(super) fn http1(stream: S, activity: Rc<Activity>) -> Self {
         Self::new(stream, Protocol::Http1(Framing::default()), activity)
@@ -76,6 +84,7 @@ impl<S> Watched<S> {
                     self.activity.set_held(self.held.len());
                 }
                 buf.set_filled(before + taken);
+                self.activity.set_in_body(framing.is_in_body());
                 framing.is_in_head()
             }
             Protocol::Http2(frames) => {
@@ -92,7 +101,12 @@ impl<S> Watched<S> {
         let available = self.held.get(..buf.remaining()).unwrap_or(&self.held);
         let taken = follow(framing, available, &self.activity);
         buf.put_slice(&self.held.split_to(taken));
+        if self.held.is_empty() {
+            // Else its memory would stay.
+            self.held = BytesMut::new();
+        }
         self.activity.set_held(self.held.len());
+        self.activity.set_in_body(framing.is_in_body());
         self.activity.set_in_head(framing.is_in_head());
     }
 
@@ -195,6 +209,19 @@ impl<S: AsyncRead + Unpin> Watched<S> {
             self.activity.set_held(self.held.len());
         }
         Poll::Pending
+    }
+
+    /// Waits for the next message, between two of them: ready when some of it is there, or not open any more.
+    pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let mut scratch = [0; 4 * 1024];
+        let mut scratch = ReadBuf::new(&mut scratch);
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch));
+        if read.is_err() || scratch.filled().is_empty() {
+            return Poll::Ready(Next::End);
+        }
+        self.held.extend_from_slice(scratch.filled());
+        self.activity.set_held(self.held.len());
+        Poll::Ready(Next::Message)
     }
 
     /// Reads and throws away; false at the end.

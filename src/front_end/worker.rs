@@ -20,7 +20,7 @@ use tokio::time::{Instant, interval, timeout};
 use super::pulse::Asked;
 use super::spread::{Arrival, Doors, Open, Part};
 use super::{AccessOutput, delay};
-use crate::connection;
+use crate::connection::{self, Common, Ticks};
 use crate::listener;
 use crate::scoring::caller::Caller;
 use crate::scoring::catalog::Catalog;
@@ -28,7 +28,7 @@ use crate::scoring::worker::Worker;
 use crate::shutdown::{Drain, Phase};
 use crate::telemetry::access::{AccessLog, FLUSH_INTERVAL};
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{Handshake, HandshakeError, Protocol, Terminator};
+use crate::tls::{Buffers, Handshake, HandshakeError, Protocol, Socket, Terminator};
 
 /// How often a thread without room looks whether `max_connections` was raised.
 const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -63,9 +63,9 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     let Setup { asked, https, http, terminator, mut phases, spread, alive: _alive, .. } = setup;
     let Part { open, doors, arrivals } = spread;
     let thread = Rc::new(Thread {
-        worker: Rc::clone(worker),
+        common: Common { worker: Rc::clone(worker), drain: Drain::default(), ticks: Ticks::default() },
         terminator,
-        drain: Drain::default(),
+        buffers: Rc::default(),
         open,
         closed_one: Notify::new(),
     });
@@ -74,6 +74,8 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     spawn_local(delay::sample(Rc::clone(worker)));
     spawn_local(flush_access_log(Rc::clone(worker)));
     spawn_local(asked.answer());
+    let ticking = Rc::clone(&thread);
+    spawn_local(async move { ticking.common.ticks.run().await });
 
     let mut accepting = Vec::new();
     for (listener, transport) in [(Some(https), Transport::Tls), (http, Transport::Plain)] {
@@ -93,7 +95,7 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     reached(&mut phases, Phase::Draining).await;
     worker.draining.set(true);
     reached(&mut phases, Phase::Closing).await;
-    thread.drain.close();
+    thread.common.drain.close();
     for accepting in accepting {
         let _ = accepting.await;
     }
@@ -124,17 +126,17 @@ pub(super) enum Transport {
 
 /// What the connections of one thread share.
 struct Thread {
-    worker: Rc<Worker>,
+    common: Common,
     terminator: Terminator,
-    drain: Drain,
+    buffers: Rc<Buffers>,
     open: Open,
     closed_one: Notify,
 }
 
 /// Takes connections until the front end closes.
 async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transport, doors: Doors) {
-    let metrics = thread.worker.thread_metrics();
-    let mut closing = pin!(thread.drain.closed());
+    let metrics = thread.common.worker.thread_metrics();
+    let mut closing = pin!(thread.common.drain.closed());
     loop {
         // At the limit callers wait in the kernel's queue, where they cost nothing.
         let accept = async {
@@ -161,7 +163,7 @@ async fn take_all(thread: Rc<Thread>, mut arrivals: Receiver<Arrival>) {
             Ok(tcp) => thread.take(tcp, peer, transport),
             Err(error) => {
                 tracing::warn!(%error, "cannot serve a connection");
-                thread.worker.thread_metrics().accept_errors.other.increment();
+                thread.common.worker.thread_metrics().accept_errors.other.increment();
                 thread.open.leave();
             }
         }
@@ -174,7 +176,7 @@ struct Counted(Rc<Thread>);
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.open.leave();
-        self.0.worker.thread_metrics().connections_closed.increment();
+        self.0.common.worker.thread_metrics().connections_closed.increment();
         self.0.closed_one.notify_waiters();
     }
 }
@@ -182,7 +184,7 @@ impl Drop for Counted {
 impl Thread {
     /// Serves a connection that is counted already.
     fn take(self: &Rc<Self>, tcp: TcpStream, peer: SocketAddr, transport: Transport) {
-        self.worker.thread_metrics().connections_accepted.increment();
+        self.common.worker.thread_metrics().connections_accepted.increment();
         let counted = Counted(Rc::clone(self));
         spawn_local(async move { counted.0.serve(tcp, peer, transport).await });
     }
@@ -191,7 +193,7 @@ impl Thread {
         if self.has_room() {
             return;
         }
-        self.worker.thread_metrics().connections_at_limit.increment();
+        self.common.worker.thread_metrics().connections_at_limit.increment();
         while !self.has_room() {
             // Or the limit was raised, which nobody tells.
             let _ = timeout(LIMIT_INTERVAL, self.closed_one.notified()).await;
@@ -205,8 +207,8 @@ impl Thread {
 
     /// Connections that each thread may have.
     fn share(&self) -> usize {
-        let all = self.worker.catalog().limits.max_connections;
-        all.div_ceil(self.worker.metrics.threads.len())
+        let all = self.common.worker.catalog().limits.max_connections;
+        all.div_ceil(self.common.worker.metrics.threads.len())
     }
 
     async fn all_closed(&self) {
@@ -216,30 +218,29 @@ impl Thread {
     }
 
     async fn serve(&self, tcp: TcpStream, peer: SocketAddr, transport: Transport) {
-        let worker = Rc::clone(&self.worker);
-        let limits = worker.catalog().limits.clone();
+        let limits = self.common.worker.catalog().limits.clone();
         match transport {
             Transport::Plain => {
-                let caller = Caller::plain(peer);
-                connection::serve(tcp, Protocol::Http1, caller, worker, &limits, &self.drain).await;
+                connection::serve(tcp, Protocol::Http1, Caller::plain(peer), &self.common, &limits).await;
             }
             Transport::Tls => {
                 let began = Instant::now();
-                let handshake = timeout(limits.tls_handshake_timeout, self.terminator.accept(tcp)).await;
+                let socket = Socket::new(tcp, Rc::clone(&self.buffers));
+                // In a box, so that nothing of it stays with the connection.
+                let handshake = Box::pin(timeout(limits.tls_handshake_timeout, self.terminator.accept(socket))).await;
                 self.count(
                     handshake.as_ref().map(|handshake| handshake.as_ref().map(|(_, handshake)| handshake)),
                     began,
                 );
                 let Ok(Ok((stream, handshake))) = handshake else { return };
                 let protocol = handshake.protocol;
-                let caller = Caller::over_tls(peer, handshake);
-                connection::serve(stream, protocol, caller, worker, &limits, &self.drain).await;
+                connection::serve(stream, protocol, Caller::over_tls(peer, handshake), &self.common, &limits).await;
             }
         }
     }
 
     fn count<T>(&self, handshake: Result<Result<&Handshake, &HandshakeError>, T>, began: Instant) {
-        let metrics = self.worker.thread_metrics();
+        let metrics = self.common.worker.thread_metrics();
         let counts = &metrics.handshakes;
         let count = match handshake {
             Ok(Ok(handshake)) => {

@@ -11,7 +11,8 @@ use http::HeaderValue;
 use super::limits::ServiceLimits;
 use super::split;
 use crate::config::{
-    self, Auth, CnamePattern, Dns, ErrorFormat, HealthChecks, HttpWhenTls, Limits, Paths, Source, StickyBy, TlsStatus,
+    self, Auth, CnamePattern, Dns, ErrorFormat, HealthChecks, HttpWhenTls, Kubernetes, Limits, Paths, Source, StickyBy,
+    TlsStatus,
 };
 use crate::scheduling::{Queue, Replicas, Settings};
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics};
@@ -30,6 +31,8 @@ pub struct Catalog {
     pub limits: Limits,
     /// What replicas are looked up by.
     pub dns: Dns,
+    /// Where replicas are said by Kubernetes.
+    pub kubernetes: Kubernetes,
     /// The names for which callers have to show certificates, among all others; empty if there are none.
     guards: NameTable<Guard>,
     services: Vec<Service>,
@@ -118,6 +121,7 @@ impl Catalog {
             error_format: config.error_format,
             limits: config.limits.clone(),
             dns: config.dns.clone(),
+            kubernetes: config.kubernetes.clone(),
             guards: guards(config),
             departed: known,
             services,
@@ -175,6 +179,7 @@ impl Catalog {
             error_format: ErrorFormat::Json,
             limits: Limits::default(),
             dns: Dns::default(),
+            kubernetes: Kubernetes::default(),
             guards: NameTable::default(),
             services: Vec::new(),
             by_name: HashMap::new(),

@@ -8,7 +8,7 @@ use super::writer::LineWriter;
 use crate::config::LogFormat;
 
 /// What libraries have to say of each datagram; what follows from it is said by us, once. A level that names them wins.
-const QUIET: &str = "hickory_net=error,hickory_proto=error,hickory_resolver=error";
+const QUIET: &str = "hickory_net=error,hickory_proto=error,hickory_resolver=error,kube_client=error";
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]

@@ -18,6 +18,7 @@ mod headers;
 mod health;
 mod host;
 mod keys;
+mod kubernetes;
 mod limits;
 mod management;
 mod mirror;

@@ -5,6 +5,7 @@ mod authority;
 mod caller;
 mod environment;
 mod http2;
+pub mod kubernetes;
 mod name_server;
 mod replica;
 mod wire;
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::{Instant, sleep, timeout};
 
-pub use authority::{Algorithm, CallerAuthority, CallerPair, Pair, roots};
+pub use authority::{Algorithm, CallerAuthority, CallerPair, Pair, roots, roots_pem};
 pub use caller::{Body, Caller, channel, empty, full, get, post, read, request, score};
 pub use environment::{
     CNAME, Captured, Environment, Front, client_config, client_config_as, client_config_for, handshake, session,

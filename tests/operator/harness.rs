@@ -5,6 +5,9 @@ mod client;
 mod cluster;
 mod environment;
 mod iris;
+#[path = "../front_end/support/kubernetes.rs"]
+#[allow(dead_code, reason = "the tests of the library have all of it")]
+pub mod kubernetes;
 #[path = "../front_end/support/name_server.rs"]
 mod name_server;
 mod process;

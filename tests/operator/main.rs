@@ -16,6 +16,7 @@ mod demo;
 mod env;
 mod health;
 mod idling;
+mod kubernetes;
 mod reload;
 mod replica;
 mod serve;

@@ -1,6 +1,9 @@
 //! Whether replicas can be found and take connections. One that does not may do so later, so all of it is a warning; what
 //! they answer is nothing to this file.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +11,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::config::{Config, Diagnostics, DnsTarget, Location, ReplicaAddress, Source};
+use crate::config::{Config, Diagnostics, DnsTarget, KubernetesTarget, Location, ReplicaAddress, Source};
 use crate::discovery::dns::{self, Resolver};
+use crate::discovery::kubernetes::standing::Standing;
+use crate::discovery::kubernetes::{self, Cluster};
 
 /// How long a replica may take to accept a connection.
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,14 +26,20 @@ const AT_ONCE: usize = 128;
 struct Candidate {
     address: ReplicaAddress,
     at: Location,
-    /// What it was looked up by, if it was.
-    found_by: Option<DnsTarget>,
+    /// Who says that it is there and what it was looked up by, if it was.
+    found_by: Option<(Finder, String)>,
 }
+
+/// Who names replicas, and what to do about one that is not there.
+type Finder = (&'static str, &'static str);
+
+const DNS: Finder = ("DNS", "start it, or correct the record");
+const KUBERNETES: Finder = ("Kubernetes", "see that its NetworkPolicies let this host in");
 
 /// What is wrong: where, what, and what to do about it.
 type Problem = (Location, String, String);
 
-/// Tries every replica that the configuration lists or DNS names.
+/// Tries every replica that the configuration lists, or that DNS or Kubernetes names.
 pub(super) async fn reach_all(config: &Config, diagnostics: &mut Diagnostics) {
     let sources = || config.services.iter().flat_map(|service| &service.deployments).map(|one| &one.source);
     let listed = sources().flat_map(Source::listed);
@@ -36,7 +47,7 @@ pub(super) async fn reach_all(config: &Config, diagnostics: &mut Diagnostics) {
     let resolver = Arc::new(Resolver::of(&config.dns));
     let targets = sources().filter_map(|source| match source {
         Source::Dns { target, at } => Some((target.clone(), at.clone())),
-        Source::Static(_) => None,
+        Source::Static(_) | Source::Kubernetes { .. } => None,
     });
     let mut found = Vec::new();
     let look_up = |(target, at)| look_up(Arc::clone(&resolver), target, at);
@@ -45,6 +56,11 @@ pub(super) async fn reach_all(config: &Config, diagnostics: &mut Diagnostics) {
         Err((at, problem, remedy)) => diagnostics.warning_with(at, problem, remedy),
     })
     .await;
+    let targets = sources().filter_map(|source| match source {
+        Source::Kubernetes { target, at } => Some((target, at)),
+        Source::Static(_) | Source::Dns { .. } => None,
+    });
+    look_up_in_kubernetes(config, targets, &mut found, diagnostics).await;
     each(listed.chain(found), reach, |outcome| {
         if let Err((at, problem, remedy)) = outcome {
             diagnostics.warning_with(at, problem, remedy);
@@ -79,14 +95,48 @@ async fn look_up(resolver: Arc<Resolver>, target: DnsTarget, at: Location) -> Re
             let remedy = "start them, or correct the name".to_owned();
             Err((at, format!("DNS names no replicas for {target}"), remedy))
         }
-        Ok(found) => {
-            let candidate = |address| Candidate { address, at: at.clone(), found_by: Some(target.clone()) };
-            Ok(found.into_iter().map(candidate).collect())
-        }
+        Ok(found) => Ok(candidates(found, &at, DNS, &target)),
         Err(error) => {
             Err((at, format!("the replicas of {target} cannot be looked up: {error}"), error.remedy().to_owned()))
         }
     }
+}
+
+/// Adds the replicas that Kubernetes names for `targets` to `found`; each namespace is asked once.
+async fn look_up_in_kubernetes<'a>(
+    config: &Config,
+    targets: impl Iterator<Item = (&'a KubernetesTarget, &'a Location)>,
+    found: &mut Vec<Candidate>,
+    diagnostics: &mut Diagnostics,
+) {
+    let cluster = Cluster::of(&config.kubernetes, Arc::new(Standing::new(false)));
+    let mut namespaces = HashMap::new();
+    for (target, at) in targets {
+        let namespace = target.namespace.as_ref();
+        let snapshot = match namespaces.entry(namespace) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(kubernetes::look_up(&cluster, namespace).await),
+        };
+        match snapshot {
+            Ok(snapshot) => match snapshot.replicas(target) {
+                Ok(none) if none.is_empty() => {
+                    let message = format!("Kubernetes names no endpoint of {target} that is ready");
+                    diagnostics.warning_with(at.clone(), message, "start its pods, or see why they are not ready");
+                }
+                Ok(replicas) => found.extend(candidates(replicas, at, KUBERNETES, target)),
+                Err(why) => diagnostics.warning(at.clone(), format!("{target}: {why}")),
+            },
+            Err(error) => {
+                let message = format!("the replicas of {target} cannot be looked up in Kubernetes: {error}");
+                diagnostics.warning_with(at.clone(), message, error.remedy());
+            }
+        }
+    }
+}
+
+fn candidates(found: Vec<ReplicaAddress>, at: &Location, by: Finder, target: &impl Display) -> Vec<Candidate> {
+    let candidate = |address| Candidate { address, at: at.clone(), found_by: Some((by, target.to_string())) };
+    found.into_iter().map(candidate).collect()
 }
 
 async fn reach(Candidate { address, at, found_by }: Candidate) -> Result<(), Problem> {
@@ -97,7 +147,7 @@ async fn reach(Candidate { address, at, found_by }: Candidate) -> Result<(), Pro
     };
     let (by, remedy) = match found_by {
         None => (String::new(), "start it, or correct the address"),
-        Some(target) => (format!(", which DNS names for {target},"), "start it, or correct the record"),
+        Some(((who, remedy), target)) => (format!(", which {who} names for {target},"), remedy),
     };
     Err((at, format!("replica http://{address}{by} cannot be reached: {problem}"), remedy.to_owned()))
 }

@@ -87,6 +87,7 @@ pub(super) fn status(status: SslStatus) -> &'static str {
 fn source(environment: &Environment) -> &'static str {
     match environment.public_ip_address_source {
         AddressSource::Configuration => "frontend.public_ip_address",
+        AddressSource::LoadBalancer => "kubernetes.front_end_service",
         AddressSource::Listener => "where it listens",
         AddressSource::Outbound => "this machine's; behind a load balancer set frontend.public_ip_address",
         AddressSource::Loopback => "this machine alone; set frontend.public_ip_address",

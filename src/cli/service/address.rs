@@ -64,7 +64,9 @@ fn candidates(public: Option<IpAddr>, source: AddressSource, remote: Option<IpAd
     let public = public.map(|ip| if ip.is_unspecified() { here } else { ip });
     let ordered = match (remote, source) {
         (None, AddressSource::Listener | AddressSource::Loopback) => [public, Some(here)],
-        (None, AddressSource::Configuration | AddressSource::Outbound) => [Some(here), public],
+        (None, AddressSource::Configuration | AddressSource::LoadBalancer | AddressSource::Outbound) => {
+            [Some(here), public]
+        }
         (Some(_), AddressSource::Loopback) => [remote, None],
         (Some(_), _) => [public, remote],
     };

@@ -18,6 +18,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   scorefront service create realtime -n iris --replica http://10.1.0.11:5001 --replica http://10.1.0.12:5001
   scorefront service create realtime -n churn --dns churn.models.svc:5001 --protocol mlflow --scoring-timeout 5s
+  scorefront service create realtime -n bikes --kubernetes models/bikes:5001
   scorefront service create realtime -n price --deployment name=blue,traffic=90,replica=http://10.1.0.21:5001 \\
     --deployment name=green,traffic=10,replica=http://10.1.0.22:5001";
 

@@ -8,7 +8,7 @@ use super::settings;
 use crate::admin::model::{DeploymentSettings, ServiceSettings};
 use crate::config::defaults::DEPLOYMENT_NAME;
 
-const KEYS: &str = "name, traffic, replica, dns, protocol, path, health-path, model, replica-max-concurrent-requests, \
+const KEYS: &str = "name, traffic, replica, dns, kubernetes, protocol, path, health-path, model, replica-max-concurrent-requests, \
                     health-interval and health-timeout";
 
 /// All of the calls, in percent.
@@ -46,6 +46,7 @@ fn set(deployment: &mut DeploymentSettings, key: &str, value: &str) -> Result<()
         }
         "replica" => deployment.replicas.get_or_insert_default().push(settings::replica(value)?),
         "dns" => deployment.dns = Some(settings::dns(value)?),
+        "kubernetes" => deployment.kubernetes = Some(settings::kubernetes(value)?),
         "protocol" => deployment.protocol = Some(value.to_owned()),
         "path" => deployment.path = Some(value.to_owned()),
         "health-path" => deployment.health_path = Some(value.to_owned()),
@@ -116,6 +117,7 @@ impl Change<'_> {
             model: before.model.clone(),
             replicas: before.replicas.clone(),
             dns: before.dns.clone(),
+            kubernetes: before.kubernetes.clone(),
             ..DeploymentSettings::default()
         }
     }
@@ -133,8 +135,8 @@ fn merge(known: &mut DeploymentSettings, new: &DeploymentSettings) {
     }
     let new = new.clone();
     // Replicas are listed or looked up, not both.
-    if new.replicas.is_some() || new.dns.is_some() {
-        (known.replicas, known.dns) = (None, None);
+    if new.replicas.is_some() || new.dns.is_some() || new.kubernetes.is_some() {
+        (known.replicas, known.dns, known.kubernetes) = (None, None, None);
     }
     take(&mut known.traffic, new.traffic);
     take(&mut known.max_concurrent_requests_per_container, new.max_concurrent_requests_per_container);
@@ -146,6 +148,7 @@ fn merge(known: &mut DeploymentSettings, new: &DeploymentSettings) {
     take(&mut known.model, new.model);
     take(&mut known.replicas, new.replicas);
     take(&mut known.dns, new.dns);
+    take(&mut known.kubernetes, new.kubernetes);
 }
 
 #[cfg(test)]
@@ -175,6 +178,7 @@ mod tests {
             "name=blue,traffic=101",
             "name=blue,replica=a:5001",
             "name=blue,dns=a",
+            "name=blue,kubernetes=a",
             "name=blue,colour=blue",
             "name=blue,",
             "name=blue,health-timeout=0s",

@@ -4,17 +4,18 @@ use serde_json::{Map, Value};
 
 use super::deployment;
 use super::quantity::{millis, positive_millis, share, size};
-use crate::admin::model::{DeploymentSettings, Mirror, ServiceSettings};
+use crate::admin::model::{DeploymentSettings, Kubernetes, KubernetesPort, Mirror, ServiceSettings};
 use crate::cli::cert::cname;
-use crate::config::{CnamePattern, DnsTarget, ReplicaAddress, StickyBy};
+use crate::config::{self, CnamePattern, DnsTarget, KubernetesTarget, ReplicaAddress, StickyBy};
 
 /// Those whose paths the front end knows.
 const PROTOCOLS: [&str; 7] = ["azureml", "kserve-v1", "kserve-v2", "mlflow", "sagemaker", "tfserving", "torchserve"];
 
 /// Each flag that can be taken back, and its field.
-pub const FIELDS: [(&str, &str); 22] = [
+pub const FIELDS: [(&str, &str); 23] = [
     ("replica", "replicas"),
     ("dns", "dns"),
+    ("kubernetes", "kubernetes"),
     ("deployment", "deployments"),
     ("protocol", "protocol"),
     ("path", "path"),
@@ -38,7 +39,7 @@ pub const FIELDS: [(&str, &str); 22] = [
 ];
 
 /// What a service in its short form says of its only deployment.
-pub const TARGET_FIELDS: [&str; 6] = ["replicas", "dns", "protocol", "path", "healthPath", "model"];
+pub const TARGET_FIELDS: [&str; 7] = ["replicas", "dns", "kubernetes", "protocol", "path", "healthPath", "model"];
 
 /// Where the replicas are.
 #[derive(Debug, clap::Args)]
@@ -50,8 +51,11 @@ pub struct Source {
     /// What replicas are looked up by: HOST:PORT, or an SRV name
     #[arg(long, value_name = "HOST:PORT", value_parser = dns, group = "source")]
     pub dns: Option<String>,
+    /// A Service of Kubernetes whose endpoints are the replicas, and its pods' port or that port's name
+    #[arg(long, value_name = "[NAMESPACE/]SERVICE:PORT", value_parser = kubernetes, group = "source")]
+    pub kubernetes: Option<Kubernetes>,
     /// A version with a share of the calls, name=blue,traffic=90,replica=http://HOST:PORT; several may be given. It can
-    /// have a dns, protocol, path, health-path, model, replica-max-concurrent-requests, health-interval and
+    /// have a dns, kubernetes, protocol, path, health-path, model, replica-max-concurrent-requests, health-interval and
     /// health-timeout of its own
     #[arg(long, value_name = "SPEC", num_args = 1.., value_parser = deployment::parse, group = "source")]
     pub deployment: Vec<DeploymentSettings>,
@@ -138,11 +142,28 @@ pub fn dns(text: &str) -> Result<String, String> {
     text.parse::<DnsTarget>().map(|_| text.to_owned()).map_err(problem)
 }
 
+/// The Service whose endpoints are replicas.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn kubernetes(text: &str) -> Result<Kubernetes, String> {
+    let KubernetesTarget { namespace, service, port } = text.parse().map_err(problem)?;
+    Ok(Kubernetes {
+        namespace: namespace.map(|namespace| namespace.to_string()),
+        service: service.to_string(),
+        port: match port {
+            config::KubernetesPort::Number(number) => KubernetesPort::Number(number),
+            config::KubernetesPort::Name(name) => KubernetesPort::Name(name.to_string()),
+        },
+    })
+}
+
 fn sticky_by(text: &str) -> Result<String, String> {
     text.parse::<StickyBy>().map(|_| text.to_owned()).map_err(problem)
 }
 
-fn problem(problem: crate::config::diagnostic::Problem) -> String {
+fn problem(problem: config::diagnostic::Problem) -> String {
     problem.to_string()
 }
 
@@ -173,6 +194,7 @@ pub fn of(source: &Source, settings: &Settings) -> ServiceSettings {
         model: settings.model.clone(),
         replicas: given(&source.replica),
         dns: source.dns.clone(),
+        kubernetes: source.kubernetes.clone(),
         deployments: (!source.deployment.is_empty()).then(|| source.deployment.clone()),
     }
 }
@@ -197,6 +219,7 @@ mod tests {
             "maxRequestsPerSecond": 1, "burst": 1, "maxRequestsInFlight": 1,
             "maxConcurrentRequestsPerContainer": 1, "healthIntervalMs": 1, "healthTimeoutMs": 1, "protocol": "",
             "path": "", "healthPath": "", "model": "", "replicas": [], "dns": "", "deployments": [],
+            "kubernetes": {"service": "", "port": 1},
         });
         let known = fields(&serde_json::from_value(all).expect("settings")).expect("fields");
         let mut flagged: Vec<_> = FIELDS.iter().map(|(_, field)| *field).collect();

@@ -26,6 +26,9 @@ Examples:
     scorefront service update realtime -n iris --traffic default=90,green=10
     scorefront service update realtime -n iris --traffic green=100 --remove-deployment default";
 
+/// The fields that say which replicas there are.
+const SOURCES: [&str; 3] = ["replicas", "dns", "kubernetes"];
+
 /// Changes a real-time service; what is not named stays as it is
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -84,10 +87,14 @@ impl Arguments {
         }
         patch.retain(|field, value| field != "deployments" || value.is_null());
         // Replicas are listed or looked up, not both.
-        for (given, other) in [("replicas", "dns"), ("dns", "replicas")] {
-            if patch.get(given).is_some_and(|value| !value.is_null()) {
+        if SOURCES.iter().any(|source| patch.get(*source).is_some_and(|value| !value.is_null())) {
+            for other in SOURCES {
                 patch.entry(other).or_insert(Value::Null);
             }
+        }
+        // A namespace that is not written is the front end's own, and not the one that was written before.
+        if let Some(kubernetes) = patch.get_mut("kubernetes").and_then(Value::as_object_mut) {
+            kubernetes.entry("namespace").or_insert(Value::Null);
         }
         if patch.is_empty() && self.deployments().is_none() {
             Err(WrongUsage::new("nothing to change: name a setting, such as --scoring-timeout 5s"))?;

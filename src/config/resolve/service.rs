@@ -8,16 +8,21 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::config::diagnostic::{Diagnostics, Location, nearest};
-use crate::config::file::{RawCare, RawDeployment, RawMirror, RawService, RawServiceSettings, RawTarget};
+use crate::config::file::{
+    RawCare, RawDeployment, RawKubernetesTarget, RawMirror, RawService, RawServiceSettings, RawTarget,
+};
 use crate::config::protocol::{Paths, Protocol};
 use crate::config::table::{Field, Located};
-use crate::config::value::ReplicaAddress;
+use crate::config::value::{KubernetesTarget, ReplicaAddress};
 use crate::config::{Auth, Deployment, HealthChecks, Mirror, Replica, Service, Source, StickyBy, defaults};
 
 /// All of the traffic, in percent.
 const ALL: u8 = 100;
 
 const ADD_REPLICAS: &str = "add replicas = [\"http://host:port\"]";
+
+const ADD_SOURCE: &str =
+    "add replicas = [\"http://host:port\"], dns = \"host:port\", or kubernetes = { service = \"…\", port = 5001 }";
 
 /// Turns `raw` into a service, or `None` if it lacks what has no stand-in.
 pub fn resolve(raw: &RawService, defaults: &RawServiceSettings, diagnostics: &mut Diagnostics) -> Option<Service> {
@@ -32,6 +37,7 @@ pub fn resolve(raw: &RawService, defaults: &RawServiceSettings, diagnostics: &mu
         name: raw.name.as_ref()?.value.clone(),
         at: raw.name.as_ref()?.at.clone(),
         written: raw.written.clone(),
+        from_kubernetes: None,
         created_at: raw.created_at.given().map(|given| given.value),
         cnames: cnames.unwrap_or_default(),
         auth: auth?,
@@ -49,7 +55,7 @@ pub fn resolve(raw: &RawService, defaults: &RawServiceSettings, diagnostics: &mu
 
 /// The first of the values that is there, else the built-in one. The nearest to what it is for comes first: a
 /// deployment's own, then the service's, then that of `[defaults]`.
-fn choose<T: Copy, const N: usize>(fields: [&Field<T>; N], built_in: T) -> T {
+pub fn choose<T: Copy, const N: usize>(fields: [&Field<T>; N], built_in: T) -> T {
     fields.into_iter().find_map(Field::given).map_or(built_in, |given| given.value)
 }
 
@@ -68,7 +74,7 @@ fn check_sticky_by(raw: &RawService, auth: Option<&Auth>, diagnostics: &mut Diag
 fn is_one_deployment(raw: &RawService) -> bool {
     match &raw.deployments {
         Field::Given(deployments) => deployments.value.len() == 1,
-        Field::Absent => raw.target.replicas.given().is_some() || raw.target.dns.given().is_some(),
+        Field::Absent => sources(&raw.target).next().is_some(),
         Field::Invalid => false,
     }
 }
@@ -129,10 +135,9 @@ fn resolve_deployments(raw: &RawService, common: &RawCare, diagnostics: &mut Dia
             resolve_written_deployments(raw, &deployments.value, common, diagnostics)
         }
         Field::Invalid => Vec::new(),
-        Field::Absent if raw.target.replicas.is_absent() && raw.target.dns.is_absent() => {
+        Field::Absent if has_no_source(&raw.target) => {
             let message = format!("{} has no replicas", label(raw));
-            let remedy =
-                "add replicas = [\"http://host:port\"], or dns = \"host:port\", or [[service.deployment]] tables";
+            let remedy = format!("{ADD_SOURCE}, or [[service.deployment]] tables");
             diagnostics.error_with(raw.at.clone(), message, remedy);
             Vec::new()
         }
@@ -146,7 +151,7 @@ fn resolve_deployments(raw: &RawService, common: &RawCare, diagnostics: &mut Dia
 }
 
 /// The nearest to the deployment comes first.
-fn resolve_care<const N: usize>(raw: [&RawCare; N]) -> (usize, HealthChecks) {
+pub fn resolve_care<const N: usize>(raw: [&RawCare; N]) -> (usize, HealthChecks) {
     let max = choose(raw.map(|raw| &raw.max_concurrent_requests), defaults::MAX_CONCURRENT_REQUESTS);
     let interval = choose(raw.map(|raw| &raw.health_interval), defaults::HEALTH_INTERVAL);
     let timeout = choose(raw.map(|raw| &raw.health_timeout), defaults::HEALTH_TIMEOUT);
@@ -154,7 +159,7 @@ fn resolve_care<const N: usize>(raw: [&RawCare; N]) -> (usize, HealthChecks) {
 }
 
 fn refuse_short_form(raw: &RawService, diagnostics: &mut Diagnostics) {
-    let RawTarget { protocol, path, health_path, model, replicas, dns } = &raw.target;
+    let RawTarget { protocol, path, health_path, model, replicas, dns, kubernetes } = &raw.target;
     let given = [
         ("protocol", protocol.given().map(|given| &given.at)),
         ("path", path.given().map(|given| &given.at)),
@@ -162,6 +167,7 @@ fn refuse_short_form(raw: &RawService, diagnostics: &mut Diagnostics) {
         ("model", model.given().map(|given| &given.at)),
         ("replicas", replicas.given().map(|given| &given.at)),
         ("dns", dns.given().map(|given| &given.at)),
+        ("kubernetes", kubernetes.given().map(|given| &given.at)),
     ];
     for (key, at) in given {
         if let Some(at) = at {
@@ -255,23 +261,53 @@ fn resolve_target(
     (paths, resolve_source(raw, at, diagnostics))
 }
 
+/// What says which replicas there are, by key, as far as it is sound.
+fn sources(raw: &RawTarget) -> impl Iterator<Item = (&'static str, &Location)> {
+    let RawTarget { replicas, dns, kubernetes, .. } = raw;
+    [
+        ("replicas", replicas.given().map(|given| &given.at)),
+        ("dns", dns.given().map(|given| &given.at)),
+        ("kubernetes", kubernetes.given().map(|given| &given.at)),
+    ]
+    .into_iter()
+    .filter_map(|(key, at)| Some((key, at?)))
+}
+
+fn has_no_source(raw: &RawTarget) -> bool {
+    raw.replicas.is_absent() && raw.dns.is_absent() && raw.kubernetes.is_absent()
+}
+
 fn resolve_source(raw: &RawTarget, at: &Location, diagnostics: &mut Diagnostics) -> Source {
-    let dns = raw.dns.given().map(|Located { value, at }| (value.clone(), at.clone()));
-    match (&raw.replicas, dns) {
-        (Field::Given(_), Some((_, at))) => {
-            let message = "`dns` stands beside `replicas`: they are either listed or looked up";
-            diagnostics.error_with(at, message, "delete one of the two");
-            Source::Static(Vec::new())
-        }
-        (_, Some((target, at))) => Source::Dns { target, at },
-        (Field::Given(replicas), None) => Source::Static(resolve_replicas(replicas, diagnostics)),
-        (Field::Absent, None) if raw.dns.is_absent() => {
-            let message = "neither `replicas` nor `dns` is in [[service.deployment]]";
-            diagnostics.error_with(at.clone(), message, format!("{ADD_REPLICAS}, or dns = \"host:port\""));
-            Source::Static(Vec::new())
-        }
-        (Field::Absent | Field::Invalid, None) => Source::Static(Vec::new()),
+    let none = Source::Static(Vec::new());
+    if has_no_source(raw) {
+        let message = "neither `replicas` nor `dns` nor `kubernetes` is in [[service.deployment]]";
+        diagnostics.error_with(at.clone(), message, ADD_SOURCE);
+        return none;
     }
+    let mut given = sources(raw);
+    if let (Some((first, _)), Some((second, at))) = (given.next(), given.next()) {
+        let message = format!("`{second}` stands beside `{first}`: one alone says which replicas there are");
+        diagnostics.error_with(at.clone(), message, "delete one of the two");
+        return none;
+    }
+    if let Some(replicas) = raw.replicas.given() {
+        return Source::Static(resolve_replicas(replicas, diagnostics));
+    }
+    if let Some(Located { value: target, at }) = raw.dns.given() {
+        return Source::Dns { target: target.clone(), at: at.clone() };
+    }
+    let kubernetes =
+        raw.kubernetes.given().and_then(|given| Some((resolve_kubernetes(&given.value)?, given.at.clone())));
+    kubernetes.map_or(none, |(target, at)| Source::Kubernetes { target, at })
+}
+
+fn resolve_kubernetes(raw: &RawKubernetesTarget) -> Option<KubernetesTarget> {
+    let RawKubernetesTarget { namespace, service, port } = raw;
+    Some(KubernetesTarget {
+        namespace: namespace.given().map(|given| given.value.clone()),
+        service: service.as_ref()?.value.clone(),
+        port: port.as_ref()?.value.clone(),
+    })
 }
 
 fn resolve_replicas(replicas: &Located<Vec<Located<ReplicaAddress>>>, diagnostics: &mut Diagnostics) -> Vec<Replica> {

@@ -47,6 +47,11 @@ pub fn roots() -> Arc<RootCertStore> {
     Arc::clone(&ROOTS)
 }
 
+/// The same as PEM.
+pub fn roots_pem() -> String {
+    AUTHORITY.pem()
+}
+
 /// A certificate and its key, as PEM.
 #[derive(Clone)]
 pub struct Pair {
