@@ -67,8 +67,8 @@ fn certificates(c: &mut Criterion) {
 fn header_rules(c: &mut Criterion) {
     let (config, _) = config::load(Path::new("config/one-cname.toml")).expect("the example");
     let metrics = Arc::new(Metrics::new(1, Arc::default()));
-    let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, 443, &metrics, None)));
-    let worker = Rc::new(Worker::new(0, catalog, metrics, AccessLog::new(None, false)));
+    let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, 443, &metrics, None, None)));
+    let worker = Rc::new(Worker::new(0, catalog, None, metrics, AccessLog::new(None, false)));
     let caller = Rc::new(Caller::plain((Ipv4Addr::LOCALHOST, 9).into()));
     let mut fields = HeaderMap::new();
     for (name, value) in [

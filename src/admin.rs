@@ -6,6 +6,7 @@
 //! each of the other files is about what one of them is about.
 
 mod answer;
+mod cluster;
 mod documented;
 mod environment;
 mod keys;
@@ -46,6 +47,7 @@ use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::cluster::Cluster;
 use crate::config::{self, AdminListen, Config};
 use crate::discovery::kubernetes::standing::Standing;
 use crate::environment::draft::Draft;
@@ -147,6 +149,8 @@ pub struct Admin {
     pub token: SharedToken,
     pub transport: SharedTransport,
     pub reload: reload::Handle,
+    /// The front ends that share the replicas; absent where this is the only one.
+    pub cluster: Option<Arc<Cluster>>,
     /// The configuration that is served.
     pub config: Arc<ArcSwap<Config>>,
     /// Where callers connect.
@@ -176,6 +180,7 @@ pub struct Parts {
     pub token: SharedToken,
     pub transport: SharedTransport,
     pub reload: reload::Handle,
+    pub cluster: Option<Arc<Cluster>>,
     pub config: Arc<ArcSwap<Config>>,
     pub bound: Callers,
     pub main: PathBuf,
@@ -224,8 +229,20 @@ impl fmt::Display for Peer {
 
 impl Admin {
     pub fn new(parts: Parts) -> Self {
-        let Parts { phases, metrics, certificates, catalog, token, transport, reload, config, bound, main, kubernetes } =
-            parts;
+        let Parts {
+            phases,
+            metrics,
+            certificates,
+            catalog,
+            token,
+            transport,
+            reload,
+            cluster,
+            config,
+            bound,
+            main,
+            kubernetes,
+        } = parts;
         let (turn, pace) = (Arc::default(), Pace::new());
         Self {
             phases,
@@ -235,6 +252,7 @@ impl Admin {
             token,
             transport,
             reload,
+            cluster,
             config,
             bound,
             main,

@@ -47,6 +47,7 @@ pub struct Config {
     pub limits: Limits,
     pub dns: Dns,
     pub kubernetes: Kubernetes,
+    pub cluster: Option<Cluster>,
     pub log: Log,
     /// The form of errors that belong to no service, such as an unknown path.
     pub error_format: ErrorFormat,
@@ -259,6 +260,27 @@ pub struct FrontEndService {
     /// Absent: the front end's own.
     pub namespace: Option<KubernetesName>,
     pub service: KubernetesName,
+}
+
+/// `[cluster]`: the front ends that share the replicas of one cluster. Absent: this is the only one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Where the others hand requests over.
+    pub listen: SocketAddr,
+    /// What the others know this one by; absent: found out.
+    pub address: Option<SocketAddr>,
+    /// A file holding the secrets that front ends of the cluster know each other by, one a line.
+    pub secret_file: FilePath,
+    pub members: Members,
+}
+
+/// Where the front ends of a cluster are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Members {
+    /// The operator lists them, oneself among them.
+    Listed(Vec<SocketAddr>),
+    /// Their addresses are looked up.
+    Dns(DnsTarget),
 }
 
 /// `[log]`.

@@ -37,6 +37,9 @@ use crate::tls::Protocol;
 /// Bytes of a request's head, before HPACK's compression for HTTP/2.
 const MAX_HEAD: u32 = 64 * 1024;
 
+/// The same of a request that another front end hands over: what it lets in, and what it adds.
+const MEMBERS_HEAD: usize = 96 * 1024;
+
 /// Bytes of a body in memory on one side of a connection, and what hyper reads at most at once. More is no faster, and
 /// memory that was large once stays with the process.
 const MAX_BUFFER: usize = 128 * 1024;
@@ -52,14 +55,16 @@ pub struct Common {
     pub worker: Rc<Worker>,
     pub drain: Drain,
     pub ticks: Ticks,
+    /// As many of these are about as connections of HTTP/1 have hyper, and one.
+    pub talking: Rc<()>,
 }
 
 /// Serves a connection until it ends; never fails, since nobody would be there to tell.
-pub async fn serve<S>(stream: S, protocol: Protocol, caller: Caller, common: &Common, limits: &Limits)
+pub async fn serve<S>(stream: S, protocol: Protocol, caller: Rc<Caller>, common: &Common, limits: &Limits)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let activity = Rc::new(Activity::new(Rc::new(caller), limits));
+    let activity = Rc::new(Activity::new(caller, limits));
     let overdue = match protocol {
         Protocol::Http1 => http1::serve(stream, &activity, common).await,
         Protocol::Http2 => Box::pin(http2::serve(stream, &activity, common)).await,

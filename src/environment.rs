@@ -21,13 +21,14 @@ use std::time::SystemTime;
 
 use rustls::{ProtocolVersion, ServerConfig};
 
+use crate::cluster::secret::Secrets;
 use crate::config::{Cname, CnamePattern, Config, Diagnostics, FilePath, TlsVersion};
 use crate::tls::tickets::TicketKeys;
 use crate::tls::{Certificate, CertificateTable, Identity, Settings};
 use configuration::Configuration;
 use held::{Attention, Files, Held, Outcome};
 use identities::{Identities, Parts};
-use material::{AdminCallers, AdminPair, AdminToken, Callers, Material, Pair, Tickets};
+use material::{AdminCallers, AdminPair, AdminToken, Callers, ClusterSecrets, Material, Pair, Tickets};
 use report::{Report, Status};
 
 pub use held::PATIENCE;
@@ -43,6 +44,7 @@ pub struct Environment {
     token: Option<AdminToken>,
     admin_pair: Option<AdminPair>,
     admin_callers: Option<AdminCallers>,
+    cluster_secrets: Option<ClusterSecrets>,
     settings: Settings,
     identities: Identities,
     /// How near their end certificates were when that was told, by name and serial number.
@@ -149,6 +151,7 @@ pub fn open(path: &Path) -> Result<(Environment, Diagnostics), Diagnostics> {
         token: None,
         admin_pair: None,
         admin_callers: None,
+        cluster_secrets: None,
         settings,
         identities: Identities::default(),
         told_stages: HashMap::new(),
@@ -189,6 +192,11 @@ impl Environment {
     /// The bearer token of the admin API; `None` if for nothing. An empty token fits nobody.
     pub fn token(&self) -> Option<Token> {
         self.token.as_ref().map(|token| token.held.value().cloned().unwrap_or_default())
+    }
+
+    /// What the front ends of the cluster know each other by; none fits nobody.
+    pub fn cluster_secrets(&self) -> Secrets {
+        self.cluster_secrets.as_ref().and_then(|secrets| secrets.held.value()).cloned().unwrap_or_default()
     }
 
     /// How the admin listener is spoken to.
@@ -302,7 +310,8 @@ impl Environment {
         let token = self.token.iter().map(|token| token as &dyn Material);
         let pair = self.admin_pair.iter().map(|pair| pair as &dyn Material);
         let operators = self.admin_callers.iter().map(|callers| callers as &dyn Material);
-        callers.chain(tickets).chain(token).chain(pair).chain(operators)
+        let secrets = self.cluster_secrets.iter().map(|secrets| secrets as &dyn Material);
+        callers.chain(tickets).chain(token).chain(pair).chain(operators).chain(secrets)
     }
 
     fn materials_mut(&mut self) -> impl Iterator<Item = &mut dyn Material> {
@@ -312,7 +321,8 @@ impl Environment {
         let token = self.token.iter_mut().map(|token| token as &mut dyn Material);
         let pair = self.admin_pair.iter_mut().map(|pair| pair as &mut dyn Material);
         let operators = self.admin_callers.iter_mut().map(|callers| callers as &mut dyn Material);
-        pairs.chain(callers).chain(tickets).chain(token).chain(pair).chain(operators)
+        let secrets = self.cluster_secrets.iter_mut().map(|secrets| secrets as &mut dyn Material);
+        pairs.chain(callers).chain(tickets).chain(token).chain(pair).chain(operators).chain(secrets)
     }
 
     fn others_mut(&mut self) -> impl Iterator<Item = &mut dyn Material> {
@@ -355,6 +365,9 @@ impl Environment {
         let known = self.admin_callers.take().map(|callers| callers.held);
         let operators = tls.and_then(|tls| tls.client_ca_pem.as_ref());
         self.admin_callers = operators.map(|file| AdminCallers { file: file.clone(), held: of(file, known) });
+        let known = self.cluster_secrets.take().map(|secrets| secrets.held);
+        let file = config.cluster.as_ref().map(|cluster| &cluster.secret_file);
+        self.cluster_secrets = file.map(|file| ClusterSecrets { file: file.clone(), held: of(file, known) });
     }
 
     /// Makes what is held into what is served.

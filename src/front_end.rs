@@ -7,6 +7,7 @@
 mod delay;
 mod published;
 pub mod pulse;
+mod share;
 pub mod spread;
 mod tend;
 pub mod worker;
@@ -25,6 +26,7 @@ use tokio::time::timeout;
 
 use self::pulse::Pulse;
 use crate::admin::{self, Admin};
+use crate::cluster::{self, AddressError, Cluster};
 use crate::config::{AdminListen, Config};
 use crate::discovery::kubernetes::standing::Standing;
 use crate::environment::Environment;
@@ -45,6 +47,9 @@ pub enum StartError {
     // Said whole, hence no source: `{:#}` would say it again.
     #[error("admin.{0}")]
     Admin(admin::AdminError),
+    // The same.
+    #[error("cluster: {0}")]
+    Cluster(AddressError),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
 }
@@ -64,6 +69,8 @@ pub struct Bound {
     pub https: SocketAddr,
     pub http: Option<SocketAddr>,
     pub admin: AdminListen,
+    /// Where other front ends of the cluster hand requests over.
+    pub cluster: Option<SocketAddr>,
 }
 
 /// A front end that serves. Dropped without [`FrontEnd::stop`] it cuts what is in flight.
@@ -97,10 +104,19 @@ impl FrontEnd {
             None => (None, Vec::new()),
         };
         let admin_listener = admin::bind(&config.admin).map_err(StartError::Admin)?;
-        let bound = Bound { https, http, admin: admin_listener.address() };
+        let (members, cluster, members_listeners) = match &config.cluster {
+            Some(table) => {
+                let (bound, listeners) = bind("cluster.listen", table.listen)?;
+                let own = cluster::own_address(table, bound).map_err(StartError::Cluster)?;
+                (Some(bound), Some(Cluster::new(own, environment.cluster_secrets())), listeners)
+            }
+            None => (None, None, Vec::new()),
+        };
+        let bound = Bound { https, http, admin: admin_listener.address(), cluster: members };
+        let sharing = cluster.as_ref().map(|cluster| &cluster.sharing);
 
         let certificates = Arc::new(ArcSwap::from_pointee(environment.table()));
-        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, https.port(), &metrics, None)));
+        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, https.port(), &metrics, sharing, None)));
         let token = Arc::new(ArcSwap::from_pointee(environment.token()));
         let transport = Arc::new(ArcSwap::from_pointee(environment.admin_transport()));
         let terminator = Terminator::new(Arc::clone(&certificates));
@@ -119,6 +135,7 @@ impl FrontEnd {
             config: Arc::clone(&shared_config),
         };
         let mut http_listeners = http_listeners.into_iter();
+        let mut members_listeners = members_listeners.into_iter();
         for (index, (https, spread)) in https_listeners.into_iter().zip(spread::parts(threads)).enumerate() {
             let (pulse, asked) = pulse::pair();
             front_end.pulses.push(pulse);
@@ -127,6 +144,8 @@ impl FrontEnd {
                 asked,
                 https,
                 http: http_listeners.next(),
+                members: members_listeners.next(),
+                cluster: cluster.clone(),
                 terminator: terminator.clone(),
                 catalog: Arc::clone(&catalog),
                 metrics: Arc::clone(&metrics),
@@ -147,6 +166,7 @@ impl FrontEnd {
             catalog: Arc::clone(&catalog),
             token: Arc::clone(&token),
             transport: Arc::clone(&transport),
+            cluster: cluster.clone(),
             listens_on: config.admin.listen.clone(),
             catalog_changed: Arc::clone(&catalog_changed),
         }));
@@ -156,6 +176,9 @@ impl FrontEnd {
         let reload = reload::start(environment, publish).map_err(StartError::Thread)?;
         front_end.reload = Some(reload.clone());
         let tended = Arc::clone(&catalog);
+        let shared = cluster
+            .clone()
+            .map(|cluster| share::share(cluster, Arc::clone(&catalog), Arc::clone(&shared_config), phases.clone()));
         let callers = admin::Callers { https, http };
         let config = shared_config;
         let admin = Admin::new(admin::Parts {
@@ -166,6 +189,7 @@ impl FrontEnd {
             token,
             transport,
             reload,
+            cluster,
             config,
             bound: callers,
             main,
@@ -178,6 +202,9 @@ impl FrontEnd {
             let labelled = Box::new(move |all: Vec<_>| published.follow_labelled(all));
             let told = tend::Told { standing: kubernetes, labelled };
             runtime.spawn_local(tend::tend(tended, catalog_changed, told));
+            if let Some(shared) = shared {
+                runtime.spawn_local(shared);
+            }
             runtime.block_on(admin.serve(admin_listener));
             // A name that is being looked up is not waited for.
             runtime.shutdown_background();

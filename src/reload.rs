@@ -369,6 +369,11 @@ fn log_remarks(remarks: &Diagnostics) {
     }
 }
 
+/// What `[cluster]` says of something, if it is there.
+fn cluster<T>(config: &Config, what: fn(&config::Cluster) -> T) -> Option<T> {
+    config.cluster.as_ref().map(what)
+}
+
 /// The settings that are read when the process starts, as far as they are others in `new`.
 fn waits_for_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let settings = [
@@ -376,6 +381,8 @@ fn waits_for_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("frontend.http", old.frontend.http == new.frontend.http),
         ("frontend.threads", old.frontend.threads == new.frontend.threads),
         ("admin.listen", old.admin.listen == new.admin.listen),
+        ("cluster.listen", cluster(old, |one| one.listen) == cluster(new, |one| one.listen)),
+        ("cluster.address", cluster(old, |one| one.address) == cluster(new, |one| one.address)),
         ("log", old.log == new.log),
         ("reload.watch", old.reload.watch == new.reload.watch),
     ];

@@ -18,6 +18,7 @@ mod sync;
 mod tests;
 
 pub use condition::{Failure, Health, Out};
+pub use permits::ANY;
 pub use queue::{Queue, Rank, Turned, Waiting};
 pub use replica::{Replica, ReplicaPermit};
 pub use replicas::{Forecast, Replicas, Settings, View};

@@ -12,6 +12,7 @@ pub mod catalog;
 mod dispatch;
 pub mod error;
 pub mod exchange;
+pub mod handover;
 pub mod headers;
 mod host;
 mod id;
@@ -35,13 +36,13 @@ use http::{HeaderMap, Method, Response, Uri, Version, request};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{Service, ServiceBuilder};
 
-use self::attempt::Attempt;
 use self::body::{GATHERED, RequestBody, ResponseBody};
 use self::caller::Caller;
 use self::catalog::{Catalog, Deployment, ServiceRef};
 use self::dispatch::Asked;
 use self::error::Refusal;
 use self::exchange::{Exchange, Upload};
+use self::handover::Holder;
 use self::headers::{AZUREML_MODEL_DEPLOYMENT, MAX_FIELDS, X_REQUEST_TIMEOUT_MS};
 use self::host::Host;
 use self::observe::Call;
@@ -79,6 +80,10 @@ impl Service<Call> for Score {
     fn call(&mut self, Call { request, exchange }: Call) -> Self::Future {
         let (head, incoming) = request.into_parts();
         let mut body = RequestBody::new(incoming, Rc::clone(&exchange), head.headers.contains_key(EXPECT));
+        if handover::is_question(&exchange, &head) {
+            return Box::pin(handover::answer(exchange, head, body));
+        }
+        let decide = if exchange.caller.is_member { handover::decide } else { decide };
         // What needs no waiting is decided here, so that the box holds only what does.
         match decide(head, &mut body, &exchange) {
             Ok((headers, target, timeout)) => Box::pin(carry(exchange, Asked { headers, target, body }, timeout)),
@@ -140,11 +145,12 @@ fn decide(
 /// Has a replica answer, within the time there is.
 async fn carry(exchange: Rc<Exchange>, asked: Asked, timeout: Duration) -> Result<Response<ResponseBody>, Refusal> {
     let deadline = exchange.started + timeout;
+    let promised = exchange.handed().map_or(timeout, |handed| handed.timeout);
     let mut alarm = Box::pin(sleep_until(deadline));
     let answer = tokio::select! {
         biased;
-        answer = dispatch::dispatch(&exchange, asked, deadline) => answer?,
-        () = alarm.as_mut() => return Err(out_of_time(&exchange, timeout)),
+        answer = dispatch::dispatch(&exchange, asked, (deadline, promised)) => answer?,
+        () = alarm.as_mut() => return Err(out_of_time(&exchange, promised)),
     };
     Ok(to_caller(answer, &exchange, timeout, alarm))
 }
@@ -250,7 +256,7 @@ fn out_of_time(exchange: &Exchange, timeout: Duration) -> Refusal {
 /// The answer as the caller gets it. From here on the timeout bounds each silence of the replica, so that a stream of
 /// events may go on as long as it lives.
 fn to_caller(
-    answer: Response<AnswerBody<RequestBody, Attempt>>,
+    answer: Response<AnswerBody<RequestBody, Holder>>,
     exchange: &Exchange,
     timeout: Duration,
     alarm: Pin<Box<Sleep>>,

@@ -31,7 +31,7 @@ use http::header::{CONNECTION, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri};
 use http_body::Body;
-use http_body_util::Empty;
+use http_body_util::{Empty, Full};
 use tokio::time::{Instant, timeout_at};
 
 pub use answer::AnswerBody;
@@ -55,6 +55,13 @@ pub trait Upload: Body<Data = Bytes> + Unpin {
 
 impl Upload for Empty<Bytes> {
     fn take_back(&mut self, _: Bytes) {}
+}
+
+impl Upload for Full<Bytes> {
+    fn take_back(&mut self, data: Bytes) {
+        // It is read in one piece.
+        *self = Self::new(data);
+    }
 }
 
 /// Why a replica gave no answer. What the caller gave along to be held comes back.

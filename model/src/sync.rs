@@ -3,7 +3,7 @@
 pub use std::sync::Arc;
 
 pub use loom::sync::Mutex;
-pub use loom::sync::atomic::{AtomicBool, AtomicUsize, fence};
+pub use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
 
 /// tokio's channel, each use of it a step at which another thread may come in between, and ordered as tokio orders them:
 /// all that is done to one channel is done in turn.

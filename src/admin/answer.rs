@@ -136,6 +136,15 @@ impl From<DraftError> for Problem {
             }
             DraftError::Overtaken(_) => Self::new(StatusCode::PRECONDITION_FAILED, OVERTAKEN, format!("{message}.")),
             DraftError::Form(..) => Self::new(StatusCode::CONFLICT, "UnsupportedForm", message),
+            DraftError::Write(error) if error.is_read_only() => {
+                tracing::info!(%error, "admin: the files are not this front end's to change");
+                let message = format!(
+                    "The files of this environment are read-only here ({error}). Change them where they come from: on \
+                     Kubernetes the ConfigMaps and Secrets that are mounted; they are taken within a minute or so, by \
+                     every front end."
+                );
+                Self::new(StatusCode::FORBIDDEN, "ReadOnly", message)
+            }
             DraftError::Write(error) => {
                 tracing::error!(%error, "admin: the files could not be changed");
                 Self::new(

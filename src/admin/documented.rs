@@ -3,8 +3,13 @@
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 
-const EVERYWHERE: &[(&str, &str)] =
-    &[("401", "The token is missing or wrong"), ("403", "Without a token only programs on this host are answered")];
+const EVERYWHERE: &[(&str, &str)] = &[
+    ("401", "The token is missing or wrong"),
+    (
+        "403",
+        "Without a token only programs on this host are answered; read-only files are changed where they come from",
+    ),
+];
 
 const OF_CHANGES: &[(&str, &str)] = &[
     ("408", "The body took too long"),

@@ -3,6 +3,7 @@
 //!
 //! Here are those of the process, its connections and its files; the modules below have the others.
 
+mod cluster;
 mod kubernetes;
 mod mirroring;
 mod replicas;
@@ -21,6 +22,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::Admin;
+use crate::cluster::Cluster;
 use crate::discovery::kubernetes::standing;
 use crate::reload::Standing;
 use crate::scoring::catalog::Catalog;
@@ -39,6 +41,7 @@ pub(super) fn render(admin: &Admin) -> Result<String, fmt::Error> {
         is_following: admin.reload.is_following(),
         catalog: admin.catalog.load_full(),
         kubernetes: Arc::clone(&admin.kubernetes),
+        cluster: admin.cluster.clone(),
     }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
@@ -52,6 +55,7 @@ struct Snapshot {
     is_following: bool,
     catalog: Arc<Catalog>,
     kubernetes: Arc<standing::Standing>,
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Collector for Snapshot {
@@ -64,6 +68,7 @@ impl Collector for Snapshot {
         self.reloads(&mut encoder)?;
         self.replicas(&mut encoder)?;
         self.kubernetes(&mut encoder)?;
+        self.cluster(&mut encoder)?;
         self.process(&mut encoder)
     }
 }

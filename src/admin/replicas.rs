@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use crate::config::Source;
-use crate::scheduling::{Out, View};
+use crate::scheduling::{ANY, Out, View};
 use crate::scoring::catalog::{Catalog, Deployment, Service};
 use crate::telemetry::access::millis;
 
@@ -130,7 +130,7 @@ impl ReplicaReport {
             out: out.map(OutReport::of),
             trouble: trouble.map(|trouble| trouble.to_string()),
             in_flight: replica.in_flight(),
-            permits: Some(replica.limit()).filter(|limit| *limit > 0),
+            permits: Some(replica.limit()).filter(|limit| *limit != ANY),
             mean_ms: replica.pace().mean().map(millis),
         }
     }
@@ -151,7 +151,7 @@ impl OutReport {
 pub(super) fn utilization(views: &[View], queued: usize) -> Option<f64> {
     let limits = || views.iter().map(|view| view.replica.limit());
     let slots: usize = limits().sum();
-    if slots == 0 || limits().any(|limit| limit == 0) {
+    if slots == 0 || limits().any(|limit| limit == ANY) {
         return None;
     }
     let busy: usize = views.iter().map(|view| view.replica.in_flight()).sum();

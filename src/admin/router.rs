@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use super::answer::{Problem, json};
 use super::model::ErrorResponse;
-use super::{Admin, Peer, environment, keys, metrics, operations, replicas, services};
+use super::{Admin, Peer, cluster, environment, keys, metrics, operations, replicas, services};
 use crate::config::TlsStatus;
 use crate::shutdown::Phase;
 
@@ -53,6 +53,7 @@ fn routes() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(reload))
         .routes(routes!(certificates))
         .routes(routes!(all_replicas))
+        .routes(routes!(front_ends))
         .routes(routes!(environment::show, environment::patch))
         .routes(routes!(environment::list_keys))
         .routes(routes!(services::list, services::create))
@@ -193,6 +194,8 @@ fn reason_not_to_be_ready(admin: &Admin) -> Option<&'static str> {
         Some("not ready: no certificate is loaded\n")
     } else if !admin.kubernetes.is_settled() {
         Some("not ready: Kubernetes has not said yet which replicas there are\n")
+    } else if admin.cluster.as_ref().is_some_and(|cluster| !cluster.is_ready()) {
+        Some("not ready: the other front ends of the cluster are not known yet\n")
     } else {
         None
     }
@@ -241,4 +244,10 @@ async fn certificates(State(admin): State<Arc<Admin>>) -> Response {
 #[utoipa::path(get, path = "/v1/replicas", responses((status = 200, body = Object)))]
 async fn all_replicas(State(admin): State<Arc<Admin>>) -> Response {
     json(StatusCode::OK, &replicas::Report::of(&admin.catalog.load()))
+}
+
+/// The front ends that share the replicas, and which of them has what
+#[utoipa::path(get, path = "/v1/cluster", responses((status = 200, body = Object)))]
+async fn front_ends(State(admin): State<Arc<Admin>>) -> Response {
+    json(StatusCode::OK, &cluster::Report::of(admin.cluster.as_deref(), &admin.catalog.load()))
 }

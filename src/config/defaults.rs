@@ -50,6 +50,9 @@ pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// a request into a connection that is being closed here.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
+/// `cluster.listen`: every address, and the port after that of `frontend.https`.
+pub const CLUSTER_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8444);
+
 /// `log.format`: text for people, JSON for collectors.
 pub const LOG_FORMAT: LogFormat = LogFormat::Auto;
 

@@ -43,6 +43,7 @@ pub struct RawFile {
     pub limits: RawLimits,
     pub dns: RawDns,
     pub kubernetes: RawKubernetes,
+    pub cluster: Field<RawCluster>,
     pub log: RawLog,
     pub defaults: RawServiceSettings,
     pub cnames: Vec<RawCname>,
@@ -133,6 +134,16 @@ pub struct RawKubernetesTarget {
     pub namespace: Field<KubernetesName>,
     pub service: Option<Located<KubernetesName>>,
     pub port: Option<Located<KubernetesPort>>,
+}
+
+pub struct RawCluster {
+    /// Where its table begins.
+    pub at: Location,
+    pub listen: Field<SocketAddr>,
+    pub address: Field<SocketAddr>,
+    pub secret_file: Option<Located<PathBuf>>,
+    pub members: Field<Vec<Located<SocketAddr>>>,
+    pub dns: Field<DnsTarget>,
 }
 
 pub struct RawLog {
@@ -315,6 +326,7 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
             },
         ),
     });
+    let cluster = table.inline("cluster", "in [cluster]", CLUSTER_EXAMPLE, read_cluster);
     let log = table.section("log", "in [log]", |table| RawLog {
         format: table.optional("format", |value| {
             value::word(value, &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)])
@@ -338,12 +350,28 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
         limits,
         dns,
         kubernetes,
+        cluster,
         log,
         defaults,
         cnames,
         services,
     };
     (file, include.value().unwrap_or_default())
+}
+
+/// What an operator could write for `[cluster]` in one line.
+const CLUSTER_EXAMPLE: &str = "{ secret_file = \"cluster.secret\", dns = \"scorefront-peers.scoring.svc:8444\" }";
+
+fn read_cluster(table: &mut Table<'_, '_>) -> RawCluster {
+    let address = |value: &DeValue<'_>| value::member_address(value);
+    RawCluster {
+        at: table.at(),
+        listen: table.optional("listen", value::listen_address),
+        address: table.optional("address", address),
+        secret_file: table.required("secret_file", "\"cluster.secret\"", value::path),
+        members: table.list("members", "addresses such as \"10.1.0.7:8444\"", address),
+        dns: table.optional("dns", |value| value::text(value, "a name such as \"peers.scoring.svc:8444\"")?.parse()),
+    }
 }
 
 fn read_included(table: &mut Table<'_, '_>) -> Tables {
@@ -357,6 +385,7 @@ fn read_included(table: &mut Table<'_, '_>) -> Tables {
         "limits",
         "dns",
         "kubernetes",
+        "cluster",
         "log",
         "defaults",
     ] {

@@ -3,6 +3,7 @@
 //! It reads no TOML and opens no file. A part that is wrong gets a stand-in so that the rest can be checked as well:
 //! what comes out counts only if no error was found.
 
+mod cluster;
 mod kubernetes;
 mod service;
 
@@ -28,7 +29,7 @@ use super::{
 pub fn resolve(path: &Path, file: Option<RawFile>, diagnostics: &mut Diagnostics) -> Option<Config> {
     let file = file?;
     let start = Location::start_of(path.into());
-    check_listeners(&file.frontend, &file.admin, diagnostics);
+    check_listeners(&file, diagnostics);
     check_tls_status(&file, &start, diagnostics);
     check_services_exist(&file, &start, diagnostics);
     check_default_cname(&file, diagnostics);
@@ -46,6 +47,7 @@ pub fn resolve(path: &Path, file: Option<RawFile>, diagnostics: &mut Diagnostics
         limits: resolve_limits(file.limits),
         dns: resolve_dns(&file.dns, diagnostics),
         kubernetes: kubernetes::resolve(file.kubernetes, &file.defaults, diagnostics),
+        cluster: file.cluster.value().and_then(|raw| cluster::resolve(raw, diagnostics)),
         log: resolve_log(file.log),
         error_format,
         services,
@@ -244,17 +246,19 @@ fn resolve_services(file: &RawFile, diagnostics: &mut Diagnostics) -> Vec<Servic
 }
 
 /// Two listeners on one address cannot both be bound, or would share the connections between them.
-fn check_listeners(frontend: &RawFrontend, admin: &RawAdmin, diagnostics: &mut Diagnostics) {
+fn check_listeners(file: &RawFile, diagnostics: &mut Diagnostics) {
+    let RawFile { frontend, admin, cluster, .. } = file;
     let https = effective(&frontend.https, Some(defaults::HTTPS));
     let http = effective(&frontend.http, None);
     let admin = effective(&admin.listen, Some(defaults::ADMIN_LISTEN)).and_then(|(listen, at)| match listen {
         AdminListen::Tcp(address) => Some((address, at)),
         AdminListen::Unix(_) => None,
     });
-    let listeners: Vec<_> = [("frontend.https", https), ("frontend.http", http), ("admin.listen", admin)]
-        .into_iter()
-        .filter_map(|(key, listener)| listener.map(|(address, at)| (key, address, at)))
-        .collect();
+    let cluster = cluster.given().and_then(|raw| effective(&raw.value.listen, Some(defaults::CLUSTER_LISTEN)));
+    let listeners =
+        [("frontend.https", https), ("frontend.http", http), ("admin.listen", admin), ("cluster.listen", cluster)];
+    let listeners: Vec<_> =
+        listeners.into_iter().filter_map(|(key, listener)| listener.map(|(address, at)| (key, address, at))).collect();
     for (index, (key, address, at)) in listeners.iter().enumerate() {
         let clash = listeners.iter().take(index).find(|(_, other, _)| overlap(*address, *other));
         if let Some((other_key, other, other_at)) = clash

@@ -230,6 +230,17 @@ pub fn name_server(value: &DeValue<'_>) -> Result<SocketAddr, Problem> {
     }
 }
 
+/// Where a front end of the cluster is, for the others.
+pub fn member_address(value: &DeValue<'_>) -> Result<SocketAddr, Problem> {
+    const EXPECTED: &str = "the IP address and port of a front end, such as \"10.1.0.7:8444\"";
+    match text(value, EXPECTED)?.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 && !address.ip().is_unspecified() => {
+            Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        }
+        _ => Err(unexpected(EXPECTED, value)),
+    }
+}
+
 /// A log filter: a level, or `target=level` pairs separated by commas.
 pub fn log_filter(value: &DeValue<'_>) -> Result<String, Problem> {
     const EXPECTED: &str = "a level such as \"info\" or levels by target such as \"info,scorefront::tls=debug\"";

@@ -101,6 +101,11 @@ impl Activity {
             && self.violation.get().is_none()
     }
 
+    /// Lets go of what is kept of requests that are over.
+    pub(super) fn forget_requests(&self) {
+        self.caller.newest.take();
+    }
+
     pub(super) fn set_left_unread(&self) {
         self.caller.left_unread.set(true);
     }
@@ -134,13 +139,13 @@ impl Activity {
         self.header_read_timeout.min(self.idle_timeout)
     }
 
-    /// When to ask again, within `longest_pause`, or what is overdue.
-    pub(super) fn look_again(&self, now: Instant, longest_pause: Duration) -> Result<Instant, Overdue> {
+    /// When to ask again, or what is overdue.
+    pub(super) fn look_again(&self, now: Instant) -> Result<Instant, Overdue> {
         let idle_since = self.caller.idle_since.get();
         let (due, overdue) = if self.caller.in_flight.get() > 0 {
             match self.caller.untaken_since() {
                 Some(since) => (since + self.idle_timeout, Overdue::Stalled),
-                None => (now + longest_pause, Overdue::Stalled),
+                None => (now + self.longest_pause(), Overdue::Stalled),
             }
         } else {
             match self.head_since.get() {
@@ -149,7 +154,7 @@ impl Activity {
                 None => (idle_since + self.idle_timeout, Overdue::Idle),
             }
         };
-        if due <= now { Err(overdue) } else { Ok(due.min(now + longest_pause)) }
+        if due <= now { Err(overdue) } else { Ok(due.min(now + self.longest_pause())) }
     }
 }
 
@@ -172,20 +177,19 @@ mod tests {
     async fn an_idle_connection_is_overdue_after_the_idle_timeout_and_a_begun_head_after_its_own() {
         let caller = Rc::new(Caller::plain((Ipv4Addr::LOCALHOST, 1).into()));
         let activity = Activity::new(Rc::clone(&caller), &limits());
-        let look_again = |now| activity.look_again(now, activity.longest_pause());
         let begin = Instant::now();
-        assert_eq!(look_again(begin), Ok(begin + Duration::from_secs(10)));
-        assert_eq!(look_again(begin + Duration::from_secs(74)), Ok(begin + Duration::from_secs(75)));
-        assert_eq!(look_again(begin + Duration::from_secs(75)), Err(Overdue::Idle));
+        assert_eq!(activity.look_again(begin), Ok(begin + Duration::from_secs(10)));
+        assert_eq!(activity.look_again(begin + Duration::from_secs(74)), Ok(begin + Duration::from_secs(75)));
+        assert_eq!(activity.look_again(begin + Duration::from_secs(75)), Err(Overdue::Idle));
 
         tokio::time::advance(Duration::from_secs(1)).await;
         activity.set_in_head(true);
         tokio::time::advance(Duration::from_secs(5)).await;
         activity.set_in_head(true);
-        assert_eq!(look_again(begin + Duration::from_secs(11)), Err(Overdue::Head));
+        assert_eq!(activity.look_again(begin + Duration::from_secs(11)), Err(Overdue::Head));
         caller.in_flight.set(1);
-        assert!(look_again(begin + Duration::from_secs(11)).is_ok(), "a request is being answered");
+        assert!(activity.look_again(begin + Duration::from_secs(11)).is_ok(), "a request is being answered");
         activity.set_in_head(false);
-        assert!(look_again(begin + Duration::from_secs(500)).is_ok(), "answers may take long");
+        assert!(activity.look_again(begin + Duration::from_secs(500)).is_ok(), "answers may take long");
     }
 }

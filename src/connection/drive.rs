@@ -14,7 +14,7 @@ use super::{Common, LAST_WORDS};
 /// How long, while the process closes, a new connection is left for the request that it was opened for.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// A connection, or a part of its life.
+/// A connection of either protocol.
 pub(super) trait Connection {
     /// Reads, answers and writes what it can; ready at the end, however that came.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
@@ -24,11 +24,6 @@ pub(super) trait Connection {
 
     /// Looks after what the connection's own clock does not see.
     fn look_after(&mut self, _now: Instant, _patience: Duration) {}
-
-    /// Nothing can be overdue before this has passed, whatever happens meanwhile.
-    fn longest_pause(&self, activity: &Activity) -> Duration {
-        activity.longest_pause()
-    }
 
     /// Whether there is something to do a little later.
     fn wants_tick(&self) -> bool {
@@ -45,9 +40,7 @@ pub(super) async fn drive(
     Common { drain, ticks, .. }: &Common,
     connection: &mut impl Connection,
 ) -> Option<Overdue> {
-    let now = Instant::now();
-    let first = activity.look_again(now, connection.longest_pause(activity));
-    let mut alarm = pin!(sleep_until(first.unwrap_or(now)));
+    let mut alarm = pin!(sleep_until(Instant::now() + activity.longest_pause()));
     let mut closed = pin!(drain.closed());
     let mut next_tick = None;
     let mut waiting_for_close = false;
@@ -83,7 +76,7 @@ pub(super) async fn drive(
         while alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             connection.look_after(now, activity.patience());
-            match activity.look_again(now, connection.longest_pause(activity)) {
+            match activity.look_again(now) {
                 Ok(later) => alarm.as_mut().reset(later),
                 // Nobody was late with anything: it ends in good order (close_notify, GOAWAY).
                 Err(Overdue::Idle) if leaving.is_none() => {

@@ -4,9 +4,9 @@
 //! It also knows what hyper keeps to itself: whether a head has been begun. It changes nothing and keeps no bytes but
 //! those of a line that is not whole yet.
 
-use super::MAX_HEAD;
+use super::{MAX_HEAD, MEMBERS_HEAD};
 use crate::scoring::error::Refusal;
-use crate::scoring::headers::MAX_FIELDS;
+use crate::scoring::headers::{MAX_FIELDS, MEMBERS_FIELDS};
 
 /// Bytes of one chunk's extensions. Nobody sends any; a megabyte of them for each byte of data is an attack.
 const MAX_CHUNK_EXTENSIONS: usize = 256;
@@ -64,6 +64,20 @@ pub(super) struct Framing {
     /// The part of a line that has come so far.
     line: Vec<u8>,
     head: Head,
+    bounds: Bounds,
+}
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    bytes: usize,
+    fields: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { bytes: MAX_HEAD as usize, fields: MAX_FIELDS }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,6 +128,11 @@ struct Head {
 }
 
 impl Framing {
+    /// What another front end has let in, and added its own fields to.
+    pub(super) fn of_member() -> Self {
+        Self { bounds: Bounds { bytes: MEMBERS_HEAD, fields: MEMBERS_FIELDS }, ..Self::default() }
+    }
+
     /// Follows `bytes` to the end of a message at most and says how many that were; on a violation, how many of them
     /// came before it.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, (usize, Violation)> {
@@ -165,7 +184,7 @@ impl Framing {
         let end = memchr::memchr(b'\n', bytes);
         let taken = end.map_or(bytes.len(), |end| end + 1);
         self.head.bytes += taken;
-        if self.head.bytes > MAX_HEAD as usize {
+        if self.head.bytes > self.bounds.bytes {
             return Err(Violation::HeadTooLarge);
         }
         let Some(end) = end else {
@@ -199,19 +218,17 @@ impl Framing {
 
     /// `method SP request-target SP HTTP-version`
     fn request_line(&mut self, line: &[u8]) -> Result<(), Violation> {
-        let mut parts = line.split(|byte| *byte == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(Violation::RequestLine);
-        };
-        if !is_token(method) || !is_target(method, target) {
+        let (method, rest) = line.split_at(token_length(line));
+        let [b' ', rest @ ..] = rest else { return Err(Violation::RequestLine) };
+        let (target, rest) = rest.split_at(length_of(rest, TARGET));
+        if method.is_empty() || !has_target_form(method, target) {
             return Err(Violation::RequestLine);
         }
-        self.head.http_1_0 = match version {
-            b"HTTP/1.1" => false,
-            b"HTTP/1.0" => true,
-            _ => return Err(Violation::Version),
+        self.head.http_1_0 = match rest {
+            b" HTTP/1.1" => false,
+            b" HTTP/1.0" => true,
+            [b' ', version @ ..] if !version.contains(&b' ') => return Err(Violation::Version),
+            _ => return Err(Violation::RequestLine),
         };
         self.head.request_line_seen = true;
         Ok(())
@@ -220,15 +237,14 @@ impl Framing {
     /// `field-name ":" OWS field-value OWS`; the fields that frame a body are understood in a head, and only there.
     fn field(&mut self, line: &[u8], in_head: bool) -> Result<(), Violation> {
         self.head.fields += 1;
-        if self.head.fields > MAX_FIELDS {
+        if self.head.fields > self.bounds.fields {
             return Err(Violation::TooManyFields);
         }
-        let colon = memchr::memchr(b':', line).ok_or(Violation::FieldLine)?;
-        let (name, value) = line.split_at(colon);
-        let value = value.get(1..).unwrap_or_default();
-        if !is_token(name) || has_control(value) {
-            return Err(Violation::FieldLine);
-        }
+        let (name, rest) = line.split_at(token_length(line));
+        let value = match rest {
+            [b':', value @ ..] if !name.is_empty() && !has_control(value) => value,
+            _ => return Err(Violation::FieldLine),
+        };
         if !in_head {
             return Ok(());
         }
@@ -325,34 +341,72 @@ impl ExtensionPart {
     }
 }
 
-fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().copied().all(is_token_byte)
+/// How many bytes of a token `text` begins with.
+fn token_length(text: &[u8]) -> usize {
+    length_of(text, TOKEN)
 }
 
-/// Whether a request target has one of its four forms (RFC 9112 section 3.2), without what no URI may hold: a fragment
-/// would be cut off by one reader and kept by another.
-fn is_target(method: &[u8], target: &[u8]) -> bool {
+fn length_of(text: &[u8], class: u8) -> usize {
+    text.iter().position(|byte| CLASSES[usize::from(*byte)] & class == 0).unwrap_or(text.len())
+}
+
+/// Whether a request target begins like one of its four forms (RFC 9112 section 3.2).
+fn has_target_form(method: &[u8], target: &[u8]) -> bool {
     let absolute = |scheme: &[u8]| {
         target.split_at_checked(scheme.len()).is_some_and(|(start, _)| start.eq_ignore_ascii_case(scheme))
     };
-    let form = target.starts_with(b"/")
+    target.starts_with(b"/")
         || target == b"*"
-        || method == b"CONNECT"
+        || (method == b"CONNECT" && !target.is_empty())
         || absolute(b"http://")
-        || absolute(b"https://");
-    form && target.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'<' | b'>' | b'`'))
+        || absolute(b"https://")
 }
 
-/// Whether there is a control character but for tabs. Looks at every byte, so that the compiler can look at many at once.
+/// Whether there is a control character but for tabs.
 fn has_control(text: &[u8]) -> bool {
-    text.iter().fold(false, |found, byte| found | (byte.is_ascii_control() && *byte != b'\t'))
+    let is_control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    // Eight bytes at a time for whether there is any at all. A byte borrows from the one above it if it is below the
+    // bound, or if it is equal and another has borrowed from it, so that what is seen first is right.
+    let (words, rest) = text.as_chunks();
+    let suspicious = words.iter().fold(0, |found, word| {
+        let word = u64::from_le_bytes(*word);
+        let below_space = word.wrapping_sub(EACH * 0x20) & !word;
+        let delete = word ^ (EACH * 0x7f);
+        found | below_space | (delete.wrapping_sub(EACH) & !delete)
+    });
+    (suspicious & (EACH * 0x80) != 0 && words.as_flattened().iter().any(is_control)) || rest.iter().any(is_control)
 }
+
+/// One in each byte.
+const EACH: u64 = u64::from_le_bytes([1; 8]);
 
 /// `tchar` of RFC 9110 section 5.6.2.
+const TOKEN: u8 = 1;
+
+/// What may stand in a URI, but for a fragment, which would be cut off by one reader and kept by another.
+const TARGET: u8 = 2;
+
+/// To which of these a byte belongs.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        if matches!(byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z')
+        {
+            classes[byte as usize] |= TOKEN;
+        }
+        if !matches!(byte, b'#' | b'<' | b'>' | b'`') {
+            classes[byte as usize] |= TARGET;
+        }
+        byte += 1;
+    }
+    classes
+};
+
 fn is_token_byte(byte: u8) -> bool {
-    matches!(byte,
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z')
+    CLASSES[usize::from(byte)] & TOKEN != 0
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {
@@ -491,6 +545,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn control_characters_are_found_wherever_they_stand(
+            text in prop::collection::vec(prop_oneof![8 => b' '..=b'~', 1 => any::<u8>(), 1 => Just(b'\t')], 0..40),
+        ) {
+            let naive = text.iter().any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f);
+            prop_assert_eq!(has_control(&text), naive);
+        }
+
         /// However the bytes are cut into reads, the outcome is the same.
         #[test]
         fn cuts_do_not_matter(

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -49,7 +50,8 @@ pub(super) enum Next {
 
 impl<S> Watched<S> {
     pub(super) fn http1(stream: S, activity: Rc<Activity>) -> Self {
-        Self::new(stream, Protocol::Http1(Framing::default()), activity)
+        let framing = if activity.caller().is_member { Framing::of_member() } else { Framing::default() };
+        Self::new(stream, Protocol::Http1(framing), activity)
     }
 
     pub(super) fn http2(stream: S, activity: Rc<Activity>) -> Self {
@@ -199,8 +201,8 @@ impl<S: AsyncRead + Unpin> Watched<S> {
     /// Ready, without any bytes, when the caller has hung up. Reads ahead for that as far as there is room.
     fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.held.len() < MAX_HEAD as usize {
-            let mut scratch = [0; 4 * 1024];
-            let mut scratch = ReadBuf::new(&mut scratch);
+            let mut scratch = [MaybeUninit::uninit(); 4 * 1024];
+            let mut scratch = ReadBuf::uninit(&mut scratch);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch))?;
             if scratch.filled().is_empty() {
                 return Poll::Ready(Ok(()));
@@ -213,8 +215,8 @@ impl<S: AsyncRead + Unpin> Watched<S> {
 
     /// Waits for the next message, between two of them: ready when some of it is there, or not open any more.
     pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        let mut scratch = [0; 4 * 1024];
-        let mut scratch = ReadBuf::new(&mut scratch);
+        let mut scratch = [MaybeUninit::uninit(); 4 * 1024];
+        let mut scratch = ReadBuf::uninit(&mut scratch);
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch));
         if read.is_err() || scratch.filled().is_empty() {
             return Poll::Ready(Next::End);
@@ -226,8 +228,8 @@ impl<S: AsyncRead + Unpin> Watched<S> {
 
     /// Reads and throws away; false at the end.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut scratch = [0; 16 * 1024];
-        let mut scratch = ReadBuf::new(&mut scratch);
+        let mut scratch = [MaybeUninit::uninit(); 16 * 1024];
+        let mut scratch = ReadBuf::uninit(&mut scratch);
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch));
         Poll::Ready(read.is_ok() && !scratch.filled().is_empty())
     }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::file;
 use super::held::{Attention, Circumstances, Content, Files, Held, Offer, Outcome};
+use crate::cluster::secret::Secrets;
 use crate::config::{self, AdminTls, Cname, Diagnostics, FilePath};
 use crate::tls::client_authority::{self, ClientAuthority};
 use crate::tls::pem::{self, PemError};
@@ -314,6 +315,53 @@ fn judge_token(
     let remedy = format!("write a secret of at least {} characters into it", config::MIN_TOKEN);
     found.error_with(file.at.clone(), format!("token_file {}: is too short", file.display()), remedy);
     Offer::Nothing
+}
+
+/// The secrets that the front ends of the cluster know each other by.
+#[derive(Debug)]
+pub struct ClusterSecrets {
+    pub file: FilePath,
+    pub held: Held<Secrets>,
+}
+
+impl Material for ClusterSecrets {
+    files_of_held!();
+
+    fn look(&mut self, attention: Attention, _: &Settings, remarks: &mut Diagnostics) -> Outcome {
+        let file = &self.file;
+        self.held.look(
+            attention,
+            remarks,
+            |contents, circumstances, found| judge_secrets(file, contents, circumstances, found),
+            |_| true,
+        )
+    }
+}
+
+fn judge_secrets(
+    file: &FilePath,
+    contents: &[Content],
+    circumstances: &Circumstances<'_, Secrets>,
+    found: &mut Diagnostics,
+) -> Offer<Secrets> {
+    let Some(text) = contents.first().and_then(|content| said(content, "secret_file", file, found)) else {
+        return Offer::Nothing;
+    };
+    if circumstances.may_be_unfinished(contents) {
+        return wait_for_end("secret_file", file, found);
+    }
+    warn_if_others_can_read("secret_file", file, found);
+    match Secrets::parse(text) {
+        Ok(secrets) => Offer::Take(secrets),
+        Err(problem) => {
+            let path = file.display();
+            let remedy = format!(
+                "write one secret a line into it, the same for all front ends: openssl rand -base64 48 > {path}"
+            );
+            found.error_with(file.at.clone(), format!("secret_file {path}: {problem}"), remedy);
+            Offer::Nothing
+        }
+    }
 }
 
 /// Half of a secret is one too, that nobody knows.

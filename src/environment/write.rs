@@ -33,6 +33,13 @@ pub struct WriteError {
     error: io::Error,
 }
 
+impl WriteError {
+    /// Whether it is not for this process to write there at all: a read-only mount, or files of somebody else.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+    }
+}
+
 impl PairFiles {
     /// Below the environment's directory: `certs/<CNAME>/{cert,key}.pem`; `certs/_.example.com/` for `*.example.com`,
     /// because shells and people take a star in a path for something else.

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::admin::{SharedToken, SharedTransport};
+use crate::cluster::Cluster;
 use crate::config::{AdminListen, Auth, Config, Labelled};
 use crate::environment::Environment;
 use crate::scoring::catalog::Catalog;
@@ -26,6 +27,7 @@ pub(super) struct Parts {
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub token: SharedToken,
     pub transport: SharedTransport,
+    pub cluster: Option<Arc<Cluster>>,
     /// What `admin.listen` was when its address was bound.
     pub listens_on: AdminListen,
     pub catalog_changed: Arc<Notify>,
@@ -66,6 +68,9 @@ impl Published {
             parts.token.store(Arc::new(token));
         }
         parts.transport.store(Arc::new(environment.admin_transport()));
+        if let Some(cluster) = &parts.cluster {
+            cluster.set_secrets(environment.cluster_secrets());
+        }
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&said.files, environment.config()) {
             said.files = Arc::clone(environment.config());
@@ -85,11 +90,15 @@ impl Published {
         let config = said.together();
         let parts = &self.parts;
         let before = parts.catalog.load_full();
-        let catalog = Arc::new(Catalog::new(&config, parts.https_port, &parts.metrics, Some(&before)));
+        let sharing = parts.cluster.as_ref().map(|cluster| &cluster.sharing);
+        let catalog = Arc::new(Catalog::new(&config, parts.https_port, &parts.metrics, sharing, Some(&before)));
         parts.config.store(config);
         parts.catalog.store(Arc::clone(&catalog));
         catalog.take_effect(&before);
         parts.catalog_changed.notify_one();
+        if let Some(sharing) = sharing {
+            sharing.notify_one();
+        }
     }
 }
 

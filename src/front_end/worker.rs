@@ -1,6 +1,7 @@
 //! One worker thread, from accepted connection to closed: listeners, TLS, HTTP. It shares nothing that could make it
 //! wait for another thread.
 
+use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, interval, timeout};
 use super::pulse::Asked;
 use super::spread::{Arrival, Doors, Open, Part};
 use super::{AccessOutput, delay};
+use crate::cluster::Cluster;
 use crate::connection::{self, Common, Ticks};
 use crate::listener;
 use crate::scoring::caller::Caller;
@@ -39,6 +41,9 @@ pub struct Setup {
     pub asked: Asked,
     pub https: StdListener,
     pub http: Option<StdListener>,
+    /// Where other front ends of the cluster hand requests over.
+    pub members: Option<StdListener>,
+    pub cluster: Option<Arc<Cluster>>,
     pub terminator: Terminator,
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub metrics: Arc<Metrics>,
@@ -52,7 +57,8 @@ pub struct Setup {
 /// Serves until the process is closing and every connection has ended, or it is stopped.
 pub fn run(runtime: LocalRuntime, setup: Setup) {
     let access = AccessLog::new(setup.access.writer.clone(), setup.access.text);
-    let worker = Rc::new(Worker::new(setup.index, Arc::clone(&setup.catalog), Arc::clone(&setup.metrics), access));
+    let (catalog, metrics) = (Arc::clone(&setup.catalog), Arc::clone(&setup.metrics));
+    let worker = Rc::new(Worker::new(setup.index, catalog, setup.cluster.clone(), metrics, access));
     runtime.block_on(serve(&worker, setup));
     // Cuts what is left, which writes it down; a name that is being looked up is not waited for.
     runtime.shutdown_background();
@@ -60,13 +66,19 @@ pub fn run(runtime: LocalRuntime, setup: Setup) {
 }
 
 async fn serve(worker: &Rc<Worker>, setup: Setup) {
-    let Setup { asked, https, http, terminator, mut phases, spread, alive: _alive, .. } = setup;
+    let Setup { asked, https, http, members, terminator, mut phases, spread, alive: _alive, .. } = setup;
     let Part { open, doors, arrivals } = spread;
     let thread = Rc::new(Thread {
-        common: Common { worker: Rc::clone(worker), drain: Drain::default(), ticks: Ticks::default() },
+        common: Common {
+            worker: Rc::clone(worker),
+            drain: Drain::default(),
+            ticks: Ticks::default(),
+            talking: Rc::default(),
+        },
         terminator,
         buffers: Rc::default(),
         open,
+        open_to_members: Cell::new(0),
         closed_one: Notify::new(),
     });
     let pool = Rc::clone(&worker.pool);
@@ -78,7 +90,8 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     spawn_local(async move { ticking.common.ticks.run().await });
 
     let mut accepting = Vec::new();
-    for (listener, transport) in [(Some(https), Transport::Tls), (http, Transport::Plain)] {
+    let listeners = [(Some(https), Transport::Tls), (http, Transport::Plain), (members, Transport::Member)];
+    for (listener, transport) in listeners {
         // Only a file descriptor that is none could fail here, and these were just bound.
         if let Some(Ok(listener)) = listener.map(TcpListener::from_std) {
             accepting.push(spawn_local(accept_all(Rc::clone(&thread), listener, transport, doors.clone())));
@@ -122,6 +135,8 @@ async fn flush_access_log(worker: Rc<Worker>) {
 pub(super) enum Transport {
     Plain,
     Tls,
+    /// Another front end's.
+    Member,
 }
 
 /// What the connections of one thread share.
@@ -130,6 +145,8 @@ struct Thread {
     terminator: Terminator,
     buffers: Rc<Buffers>,
     open: Open,
+    /// Connections of other front ends, which do not take the place of callers: each stands for one that has been let in.
+    open_to_members: Cell<usize>,
     closed_one: Notify,
 }
 
@@ -140,7 +157,7 @@ async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transp
     loop {
         // At the limit callers wait in the kernel's queue, where they cost nothing.
         let accept = async {
-            thread.room().await;
+            thread.room(transport).await;
             listener::accept(&listener, &metrics.accept_errors).await
         };
         let (tcp, peer) = tokio::select! {
@@ -150,7 +167,11 @@ async fn accept_all(thread: Rc<Thread>, listener: TcpListener, transport: Transp
             // Only when nobody is left in the queue: closing the socket would reset them.
             () = closing.as_mut() => return,
         };
-        if let Some(tcp) = doors.settle(&thread.open, thread.share(), tcp, peer, transport) {
+        // Other front ends open as many to every thread.
+        if matches!(transport, Transport::Member) {
+            thread.open_to_members.set(thread.open_to_members.get() + 1);
+            thread.take(tcp, peer, transport);
+        } else if let Some(tcp) = doors.settle(&thread.open, thread.share(), tcp, peer, transport) {
             thread.take(tcp, peer, transport);
         }
     }
@@ -171,38 +192,51 @@ async fn take_all(thread: Rc<Thread>, mut arrivals: Receiver<Arrival>) {
 }
 
 /// A connection that counts.
-struct Counted(Rc<Thread>);
+struct Counted {
+    thread: Rc<Thread>,
+    transport: Transport,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.open.leave();
-        self.0.common.worker.thread_metrics().connections_closed.increment();
-        self.0.closed_one.notify_waiters();
+        let Self { thread, transport } = self;
+        if matches!(transport, Transport::Member) {
+            thread.open_to_members.set(thread.open_to_members.get() - 1);
+        } else {
+            thread.open.leave();
+            thread.common.worker.thread_metrics().connections_closed.increment();
+        }
+        thread.closed_one.notify_waiters();
     }
 }
 
 impl Thread {
     /// Serves a connection that is counted already.
     fn take(self: &Rc<Self>, tcp: TcpStream, peer: SocketAddr, transport: Transport) {
-        self.common.worker.thread_metrics().connections_accepted.increment();
-        let counted = Counted(Rc::clone(self));
-        spawn_local(async move { counted.0.serve(tcp, peer, transport).await });
+        if !matches!(transport, Transport::Member) {
+            self.common.worker.thread_metrics().connections_accepted.increment();
+        }
+        let counted = Counted { thread: Rc::clone(self), transport };
+        spawn_local(async move { counted.thread.serve(tcp, peer, transport).await });
     }
 
-    async fn room(&self) {
-        if self.has_room() {
+    async fn room(&self, transport: Transport) {
+        if self.has_room(transport) {
             return;
         }
         self.common.worker.thread_metrics().connections_at_limit.increment();
-        while !self.has_room() {
+        while !self.has_room(transport) {
             // Or the limit was raised, which nobody tells.
             let _ = timeout(LIMIT_INTERVAL, self.closed_one.notified()).await;
         }
     }
 
-    /// Whether a thread has a connection left of its share.
-    fn has_room(&self) -> bool {
-        self.open.has_room(self.share())
+    /// Whether a thread has a connection left of its share; other front ends have as many again.
+    fn has_room(&self, transport: Transport) -> bool {
+        match transport {
+            Transport::Plain | Transport::Tls => self.open.has_room(self.share()),
+            Transport::Member => self.open_to_members.get() < self.share(),
+        }
     }
 
     /// Connections that each thread may have.
@@ -212,7 +246,7 @@ impl Thread {
     }
 
     async fn all_closed(&self) {
-        while self.open.here() > 0 {
+        while self.open.here() + self.open_to_members.get() > 0 {
             self.closed_one.notified().await;
         }
     }
@@ -221,7 +255,12 @@ impl Thread {
         let limits = self.common.worker.catalog().limits.clone();
         match transport {
             Transport::Plain => {
-                connection::serve(tcp, Protocol::Http1, Caller::plain(peer), &self.common, &limits).await;
+                let caller = Rc::new(Caller::plain(peer));
+                connection::serve(tcp, Protocol::Http1, caller, &self.common, &limits).await;
+            }
+            Transport::Member => {
+                let caller = Rc::new(Caller::member(peer));
+                connection::serve(tcp, Protocol::Http1, caller, &self.common, &limits).await;
             }
             Transport::Tls => {
                 let began = Instant::now();
@@ -234,7 +273,8 @@ impl Thread {
                 );
                 let Ok(Ok((stream, handshake))) = handshake else { return };
                 let protocol = handshake.protocol;
-                connection::serve(stream, protocol, Caller::over_tls(peer, handshake), &self.common, &limits).await;
+                let caller = Rc::new(Caller::over_tls(peer, handshake));
+                connection::serve(stream, protocol, caller, &self.common, &limits).await;
             }
         }
     }

@@ -4,35 +4,41 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
-use super::sync::{AtomicBool, AtomicUsize, fence};
+use super::sync::{AtomicBool, AtomicU64, fence};
+
+/// The limit that is none: as many as are asked for.
+pub const ANY: usize = u32::MAX as usize;
 
 /// A number of permits, and whether new requests may take one.
 #[derive(Debug)]
 pub struct Permits {
-    used: AtomicUsize,
-    /// 0: as many as are asked for.
-    limit: AtomicUsize,
+    /// The limit in the upper half and what is taken in the lower one, so that nobody takes a permit by a limit that has
+    /// been lowered meanwhile: whoever lowers it knows from then on how many are out at most.
+    state: AtomicU64,
     open: AtomicBool,
 }
 
 impl Permits {
-    /// `limit` permits, or any number of them if it is 0.
+    /// `limit` permits; [`ANY`] for any number of them, 0 for none.
     pub fn new(limit: usize) -> Self {
-        Self { used: AtomicUsize::new(0), limit: AtomicUsize::new(limit), open: AtomicBool::new(true) }
+        Self { state: AtomicU64::new(packed(0, limit)), open: AtomicBool::new(true) }
     }
 
     pub fn used(&self) -> usize {
-        self.used.load(Relaxed)
+        used(self.state.load(Relaxed))
     }
 
-    /// 0 means that there is none.
+    /// [`ANY`] means that there is none.
     pub fn limit(&self) -> usize {
-        self.limit.load(Relaxed)
+        limit(self.state.load(Relaxed))
     }
 
     /// Fewer than are taken now take effect as they are given back.
     pub fn set_limit(&self, limit: usize) {
-        self.limit.store(limit, Relaxed);
+        let mut state = self.state.load(Relaxed);
+        while let Err(now) = self.state.compare_exchange_weak(state, packed(used(state), limit), AcqRel, Relaxed) {
+            state = now;
+        }
     }
 
     pub fn is_open(&self) -> bool {
@@ -46,17 +52,16 @@ impl Permits {
 
     /// Whether one could be taken now.
     pub fn is_free(&self) -> bool {
-        has_room(self.used(), self.limit())
+        has_room(self.state.load(Relaxed))
     }
 
     /// Takes one if there is one, open or not.
     pub(super) fn try_take(&self) -> bool {
-        let limit = self.limit();
-        let mut used = self.used();
-        while has_room(used, limit) {
-            match self.used.compare_exchange_weak(used, used + 1, Acquire, Relaxed) {
+        let mut state = self.state.load(Relaxed);
+        while has_room(state) {
+            match self.state.compare_exchange_weak(state, state + 1, Acquire, Relaxed) {
                 Ok(_) => return true,
-                Err(now) => used = now,
+                Err(now) => state = now,
             }
         }
         false
@@ -65,11 +70,23 @@ impl Permits {
     /// What is read after this is no older than the giving back. Who waits makes itself seen first and looks for a
     /// permit afterwards, with the same fence between: so one of the two sees the other.
     pub(super) fn give_back(&self) {
-        self.used.fetch_sub(1, AcqRel);
+        self.state.fetch_sub(1, AcqRel);
         fence(SeqCst);
     }
 }
 
-fn has_room(used: usize, limit: usize) -> bool {
-    limit == 0 || used < limit
+fn packed(used: usize, limit: usize) -> u64 {
+    ((limit.min(ANY) as u64) << 32) | used as u64
+}
+
+fn used(state: u64) -> usize {
+    (state & 0xffff_ffff) as usize
+}
+
+fn limit(state: u64) -> usize {
+    (state >> 32) as usize
+}
+
+fn has_room(state: u64) -> bool {
+    used(state) < limit(state)
 }

@@ -74,7 +74,12 @@ impl Replica {
         self.permits.used()
     }
 
-    /// Requests it may run at once; 0: any number.
+    /// From now on so many of its requests at once are this process's to give.
+    pub fn set_limit(&self, limit: usize) {
+        self.permits.set_limit(limit);
+    }
+
+    /// Requests that this process may give it at once; [`ANY`](super::ANY): any number, 0: none.
     pub fn limit(&self) -> usize {
         self.permits.limit()
     }

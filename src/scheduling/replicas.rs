@@ -17,6 +17,7 @@ use super::budget::RetryBudget;
 use super::clock;
 use super::condition::{Condition, Failure, Health, Out, UNHEALTHY_CHECKS};
 use super::loans::Loans;
+use super::permits::ANY;
 use super::queue::{Lane, Queue, Rank, Slot, Turned, Waiting};
 use super::replica::{Replica, ReplicaPermit};
 use crate::config::ReplicaAddress;
@@ -41,6 +42,8 @@ pub struct Replicas {
     looks_changed: Notify,
     /// What health checks hold.
     loans: Loans<Replica>,
+    /// Told when there is something to share out anew; absent where all of every replica is this process's.
+    sharing: Option<Arc<Notify>>,
 }
 
 /// What requests choose from.
@@ -71,7 +74,7 @@ struct Member {
 /// What an operator can change about replicas that are there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Requests each may run at once; 0: any number.
+    /// Requests each may run at once, from wherever they come; [`ANY`]: any number.
     pub limit: usize,
     /// How often those that take requests are looked at; absent: never.
     pub look_interval: Option<Duration>,
@@ -103,8 +106,15 @@ pub struct View {
 }
 
 impl Replicas {
-    /// No replicas yet. Who waits for them counts in `queue`.
-    pub fn new(service: &str, deployment: &str, queue: Arc<Queue>, settings: Settings) -> Self {
+    /// No replicas yet. Who waits for them counts in `queue`. Where this process is one of several that give replicas
+    /// requests, `sharing` is told when there is something to share out ([`Replicas::shared`]).
+    pub fn new(
+        service: &str,
+        deployment: &str,
+        queue: Arc<Queue>,
+        settings: Settings,
+        sharing: Option<Arc<Notify>>,
+    ) -> Self {
         Self {
             service: service.into(),
             lane: Arc::new(Lane::new(queue)),
@@ -120,6 +130,7 @@ impl Replicas {
             taken_out: Default::default(),
             looks_changed: Notify::new(),
             loans: Loans::new(),
+            sharing,
         }
     }
 
@@ -175,9 +186,9 @@ impl Replicas {
         choose(choice, Some(tried), now)
     }
 
-    /// Whether there is any replica but `tried`.
+    /// Whether there is any replica but `tried` that this process gives requests to.
     pub fn has_other(&self, tried: &Replica) -> bool {
-        self.set.load().all.iter().any(|replica| replica.id() != tried.id())
+        self.set.load().all.iter().any(|replica| replica.id() != tried.id() && replica.limit() > 0)
     }
 
     pub fn is_none(&self) -> bool {
@@ -224,9 +235,12 @@ impl Replicas {
         let now = clock::millis(now);
         let (mut slots, mut measured, mut per_second, mut bounds) = (0usize, 0.0, 0.0, 0.0);
         for replica in &set.ready {
-            slots = slots.saturating_add(limit(replica));
+            if replica.limit() == 0 {
+                continue;
+            }
+            slots = slots.saturating_add(replica.limit());
             if let Some((mean, bound)) = replica.pace().forecast(now) {
-                let limit = as_f64(limit(replica));
+                let limit = as_f64(replica.limit());
                 measured += limit;
                 per_second += limit / mean.as_secs_f64();
                 // Who is fast has more of the requests.
@@ -247,13 +261,6 @@ impl Replicas {
 
 fn as_f64(n: usize) -> f64 {
     f64::from(u32::try_from(n).unwrap_or(u32::MAX))
-}
-
-fn limit(replica: &Replica) -> usize {
-    match replica.limit() {
-        0 => usize::MAX,
-        limit => limit,
-    }
 }
 
 /// A permit of the least busy of `replicas` but `tried`; among equals of the one that was fastest of late, and from there
@@ -295,18 +302,18 @@ impl Replicas {
         // One that nothing else holds can be forgotten. The permits in use do not tell: a request that read the set before
         // this change, or the last one, may take another.
         departed.retain(|replica| Arc::strong_count(replica) > 1);
-        let interval = members.settings.look_interval;
+        let (interval, limit) = (members.settings.look_interval, self.first_limit(members.settings.limit));
         for address in addresses {
             let is = |replica: &Replica| replica.endpoint().address() == address;
             if stay.iter().any(|member| is(&member.replica)) {
                 continue;
             }
             let back = departed.iter().position(|replica| is(replica)).map(|index| departed.swap_remove(index));
-            let Some(replica) = back.or_else(|| self.new_replica(address, members.settings.limit)) else { continue };
+            let Some(replica) = back.or_else(|| self.new_replica(address, limit)) else { continue };
             if !is_first {
                 replica.put_on_trial(clock::millis(now));
             }
-            replica.permits().set_limit(members.settings.limit);
+            replica.permits().set_limit(limit);
             replica.permits().set_open(true);
             stay.push(Member { replica, condition: Condition::new(now, interval) });
         }
@@ -324,6 +331,7 @@ impl Replicas {
         }
         self.publish(members);
         self.looks_changed.notify_one();
+        self.share_out();
     }
 
     fn new_replica(&self, address: &ReplicaAddress, limit: usize) -> Option<Arc<Replica>> {
@@ -336,10 +344,14 @@ impl Replicas {
         if members.settings == settings {
             return;
         }
+        let was_any = members.settings.limit == ANY;
         members.settings = settings;
         let Members { present, departed, .. } = &*members;
         for replica in present.iter().map(|member| &member.replica).chain(departed) {
-            replica.permits().set_limit(settings.limit);
+            // What is shared out follows; until then it stays.
+            if self.sharing.is_none() || was_any || settings.limit == ANY {
+                replica.permits().set_limit(self.first_limit(settings.limit));
+            }
         }
         let now = Instant::now();
         for member in members.present.iter_mut().filter(|member| !member.condition.is_out()) {
@@ -347,6 +359,7 @@ impl Replicas {
         }
         self.publish(members);
         self.looks_changed.notify_one();
+        self.share_out();
     }
 
     /// Sends away who waits, because the deployment is gone; opened again when it is back.
@@ -460,6 +473,45 @@ impl Replicas {
     }
 }
 
+/// What shares replicas out among several processes.
+impl Replicas {
+    /// The replicas there are and the requests each may run at once, from wherever they come; `None` if there is nothing to
+    /// share out. The permits of each are for the caller to set, as the part that is this process's.
+    pub fn shared(&self) -> Option<(Vec<Arc<Replica>>, usize)> {
+        let members = self.members();
+        let limit = members.settings.limit;
+        let all = || members.present.iter().map(|member| Arc::clone(&member.replica)).collect();
+        (self.sharing.is_some() && limit != ANY).then(|| (all(), limit))
+    }
+
+    /// Notes that there are permits now of `replicas` that had none here: they are looked at, and those who wait are served.
+    pub fn note_gained(&self, replicas: &[Arc<Replica>]) {
+        let now = Instant::now();
+        let mut members = self.members();
+        if members.settings.look_interval.is_some() {
+            for replica in replicas {
+                if let Some(member) = members.find(replica) {
+                    member.condition.look_at = Some(now);
+                }
+            }
+            self.looks_changed.notify_one();
+        }
+        drop(members);
+        self.lane.serve(|| self.take_any(now));
+    }
+
+    /// What a replica may be given before anything of it was shared out.
+    fn first_limit(&self, limit: usize) -> usize {
+        if self.sharing.is_some() && limit != ANY { 0 } else { limit }
+    }
+
+    fn share_out(&self) {
+        if let Some(sharing) = &self.sharing {
+            sharing.notify_one();
+        }
+    }
+}
+
 /// What looks at replicas from time to time.
 impl Replicas {
     /// Another health resource is looked at from now on: what was found so far says nothing of it.
@@ -502,8 +554,11 @@ impl Replicas {
     /// that it is alive, or if a request needs the permit that the look has. That is given back when the look is over and
     /// its connection closed.
     pub async fn unless_wanted<T>(&self, replica: &Arc<Replica>, look: impl Future<Output = T>) -> Option<T> {
-        if replica.limit() == 0 {
-            return Some(look.await);
+        match replica.limit() {
+            ANY => return Some(look.await),
+            // It may be busy with requests of others, who look at it themselves.
+            0 => return None,
+            _ => {}
         }
         let is_idle = replica.in_flight() == 0;
         let permit = is_idle.then(|| ReplicaPermit::take(replica)).flatten()?;

@@ -81,7 +81,7 @@ struct ModelSlot {
 
 impl Model {
     fn free(&self) -> Option<usize> {
-        let has_room = |slot: &&ModelSlot| self.limit == 0 || slot.used < self.limit;
+        let has_room = |slot: &&ModelSlot| slot.used < self.limit;
         self.slots.iter().filter(|slot| slot.is_present && slot.is_open).find(has_room).map(|slot| slot.number)
     }
 

@@ -13,8 +13,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::attempt::Attempt;
 use super::exchange::{Ending, Exchange, Upload};
+use super::handover::Holder;
 use super::mirror::Tee;
 use crate::upstream::{self, AnswerBody, AnswerError};
 
@@ -255,7 +255,7 @@ enum Source {
     /// A short text of our own.
     Own(Bytes),
     Replica {
-        answer: AnswerBody<RequestBody, Attempt>,
+        answer: AnswerBody<RequestBody, Holder>,
         /// How long the replica may be silent between two parts.
         patience: Duration,
         /// Rings at the earliest when the silence may be over; set anew only then, not for each part.
@@ -274,7 +274,7 @@ impl ResponseBody {
     /// The body of an answer whose head came at `since`. `alarm` is a timer the request no longer needs; it is used again
     /// here.
     pub fn replica(
-        answer: AnswerBody<RequestBody, Attempt>,
+        answer: AnswerBody<RequestBody, Holder>,
         since: Instant,
         patience: Duration,
         alarm: Pin<Box<Sleep>>,

@@ -28,6 +28,8 @@ pub struct Caller {
     pub forwarded_for: HeaderValue,
     /// Absent on the plain HTTP listener.
     pub tls: Option<Handshake>,
+    /// Whether it is another front end of the cluster, or says so: it came to where those hand requests over.
+    pub is_member: bool,
     /// What the caller showed of itself, where it was asked to.
     pub certificate: Option<Box<CallerCertificate>>,
     /// Requests that are being answered now.
@@ -51,6 +53,11 @@ impl Caller {
         Self::new(peer, None)
     }
 
+    /// One that came to where front ends of the cluster hand requests over.
+    pub fn member(peer: SocketAddr) -> Self {
+        Self { is_member: true, ..Self::new(peer, None) }
+    }
+
     pub fn over_tls(peer: SocketAddr, handshake: Handshake) -> Self {
         Self::new(peer, Some(handshake))
     }
@@ -63,6 +70,7 @@ impl Caller {
             peer: peer.to_string().into(),
             forwarded_for: HeaderValue::try_from(address).unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             tls,
+            is_member: false,
             certificate,
             in_flight: Cell::new(0),
             used: Cell::new(false),

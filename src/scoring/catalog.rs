@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use tokio::sync::Notify;
 
 use super::limits::ServiceLimits;
 use super::split;
@@ -14,7 +15,7 @@ use crate::config::{
     self, Auth, CnamePattern, Dns, ErrorFormat, HealthChecks, HttpWhenTls, Kubernetes, Limits, Paths, Source, StickyBy,
     TlsStatus,
 };
-use crate::scheduling::{Queue, Replicas, Settings};
+use crate::scheduling::{ANY, Queue, Replicas, Settings};
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics};
 use crate::tls::NameTable;
 
@@ -98,13 +99,20 @@ pub struct Deployment {
 impl Catalog {
     /// Makes the snapshot that `config` describes. `https_port` is the port that was bound, which may differ from the
     /// one configured when that is 0; callers are told of another one if the configuration says so. What was in `before` too goes on as it is until [`Catalog::take_effect`]: replicas
-    /// with their permits, queues with those who wait; limits go on counting.
-    pub fn new(config: &config::Config, https_port: u16, metrics: &Metrics, before: Option<&Self>) -> Self {
+    /// with their permits, queues with those who wait; limits go on counting. Where replicas are shared with other front
+    /// ends, `sharing` is told of what there is to share out.
+    pub fn new(
+        config: &config::Config,
+        https_port: u16,
+        metrics: &Metrics,
+        sharing: Option<&Arc<Notify>>,
+        before: Option<&Self>,
+    ) -> Self {
         let mut known = before.map(Self::known).unwrap_or_default();
         let service_before = |name: &str| before?.services.get(*before?.by_name.get(name)?);
         let service = |service: &config::Service| {
             let before = service_before(service.name.as_str()).map(|before| &before.limits);
-            Service::new(service, metrics, &mut known, ServiceLimits::new(service, before))
+            Service::new(service, metrics, sharing, &mut known, ServiceLimits::new(service, before))
         };
         let services: Vec<_> = config.services.iter().map(service).collect();
         let by_name = services.iter().enumerate().map(|(index, service)| (service.name.clone(), index)).collect();
@@ -232,7 +240,13 @@ fn take_renamed(
 }
 
 impl Service {
-    fn new(service: &config::Service, metrics: &Metrics, known: &mut Known, limits: ServiceLimits) -> Self {
+    fn new(
+        service: &config::Service,
+        metrics: &Metrics,
+        sharing: Option<&Arc<Notify>>,
+        known: &mut Known,
+        limits: ServiceLimits,
+    ) -> Self {
         let name = service.name.as_str();
         let any_deployment = known.range((name.into(), Box::default())..).next();
         let queue = any_deployment.filter(|((service, _), _)| &**service == name);
@@ -241,7 +255,7 @@ impl Service {
         let deployments = service.deployments.iter().map(|deployment| {
             let same = known.remove(&(name.into(), deployment.name.as_str().into()));
             let known = same.or_else(|| take_renamed(service, deployment, known));
-            Deployment::new(name, deployment, metrics, &queue, known)
+            Deployment::new(name, deployment, metrics, sharing, &queue, known)
         });
         Self {
             name: name.into(),
@@ -297,12 +311,17 @@ impl Deployment {
         service: &str,
         deployment: &config::Deployment,
         metrics: &Metrics,
+        sharing: Option<&Arc<Notify>>,
         queue: &Arc<Queue>,
         known: Option<Arc<Replicas>>,
     ) -> Self {
         let name = deployment.name.as_str();
-        let settings =
-            Settings { limit: deployment.max_concurrent_requests, look_interval: deployment.health.interval };
+        let limit = match deployment.max_concurrent_requests {
+            0 => ANY,
+            limit => limit,
+        };
+        let settings = Settings { limit, look_interval: deployment.health.interval };
+        let new = || Arc::new(Replicas::new(service, name, Arc::clone(queue), settings, sharing.cloned()));
         let is_new = known.is_none();
         let made = Self {
             name: name.into(),
@@ -312,7 +331,7 @@ impl Deployment {
             health: deployment.health,
             source: deployment.source.clone(),
             settings,
-            replicas: known.unwrap_or_else(|| Arc::new(Replicas::new(service, name, Arc::clone(queue), settings))),
+            replicas: known.unwrap_or_else(new),
             metrics: metrics.deployment(service, name),
         };
         // Closed while it was away. Whoever finds it here is to be let in.
@@ -340,7 +359,7 @@ impl Deployment {
 
     /// Requests so far, from all threads.
     pub fn requests(&self) -> u64 {
-        self.metrics.threads().iter().map(|part| part.started.get()).sum()
+        self.metrics.threads().iter().chain(self.metrics.handed()).map(|part| part.started.get()).sum()
     }
 }
 

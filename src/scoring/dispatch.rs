@@ -18,9 +18,11 @@ use super::body::RequestBody;
 use super::catalog::{Deployment, ServiceRef};
 use super::error::Refusal;
 use super::exchange::{Exchange, Upload};
+use super::handover::{self, HandedOver, Holder, Place};
 use super::headers::{self, X_REQUEST_TIMEOUT_MS, is_for_caller};
 use super::mirror;
 use super::route::Route;
+use crate::cluster::Cluster;
 use crate::digits::push_decimal;
 use crate::scheduling::{Forecast, Rank, Replica, ReplicaPermit, Turned};
 use crate::telemetry::metrics::Overload;
@@ -47,12 +49,12 @@ pub struct Asked {
 }
 
 /// Has a request answered by a replica of the deployment noted in `exchange`. The deadline is the caller's to keep; it is
-/// needed here to tell what is hopeless.
+/// needed here to tell what is hopeless, and what its caller was promised to tell it so elsewhere.
 pub async fn dispatch(
     exchange: &Rc<Exchange>,
     mut asked: Asked,
-    deadline: Instant,
-) -> Result<Response<AnswerBody<RequestBody, Attempt>>, Refusal> {
+    (deadline, promised): (Instant, Duration),
+) -> Result<Response<AnswerBody<RequestBody, Holder>>, Refusal> {
     if asked.body.is_small() {
         poll_fn(|cx| asked.body.poll_gather(cx)).await.map_err(|_| Refusal::broken_body())?;
     }
@@ -60,11 +62,13 @@ pub async fn dispatch(
     exchange.asked.set(Some(now));
     let mut permit = match deployment(exchange)?.replicas.try_take(now) {
         Some(permit) => permit,
-        None => {
-            let permit = Box::pin(wait_wherever(exchange, &mut asked, deadline)).await?;
-            now = Instant::now();
-            permit
-        }
+        None => match Box::pin(look_elsewhere(exchange, asked, (deadline, promised))).await? {
+            Found::Answer(answer) => return Ok(answer),
+            Found::Permit(permit, back) => {
+                (now, asked) = (Instant::now(), back);
+                permit
+            }
+        },
     };
     mirror::begin(exchange, &mut asked, deadline);
     let Asked { mut headers, target, mut body } = asked;
@@ -81,7 +85,7 @@ pub async fn dispatch(
         let mut fields = Fields { room: &mut headers, is_wanted: is_for_caller };
         let (pool, times) = (&exchange.worker.pool, &exchange.times);
         match upstream::send(pool, request, times, attempt, connect_timeout, &mut fields).await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => return Ok(answer.map(|body| body.map_held(Holder::Replica))),
             Err(Failure::Sent { held: attempt, cause }) => return Err(broken(exchange, attempt, &cause)),
             Err(Failure::Unsent { body: unsent, held: attempt, cause }) => {
                 body = unsent;
@@ -107,7 +111,11 @@ pub fn write_head<B>(
     request: &mut Request<B>,
 ) {
     request.field(&HOST, endpoint.authority().as_bytes());
-    headers::write(exchange, service.is_keyed(), headers, request);
+    match exchange.handed() {
+        // The front end that handed it over has written them.
+        Some(_) => headers::write_handed(headers, request),
+        None => headers::write(exchange, service.is_keyed(), headers, request),
+    }
     let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     request.field_by(&X_REQUEST_TIMEOUT_MS, |text| push_decimal(text, millis));
 }
@@ -120,23 +128,57 @@ fn deployment(exchange: &Exchange) -> Result<&Deployment, Refusal> {
     exchange.deployment().ok_or_else(Refusal::not_found)
 }
 
-/// Waits for a permit; if the deployment goes meanwhile, for one of that which takes its place.
-async fn wait_wherever(exchange: &Exchange, asked: &mut Asked, deadline: Instant) -> Result<ReplicaPermit, Refusal> {
+/// What a request came to that found no permit.
+enum Found {
+    Permit(ReplicaPermit, Asked),
+    /// Of another front end.
+    Answer(Response<AnswerBody<RequestBody, Holder>>),
+}
+
+/// Waits for a permit, or has the front end answer that has the deployment; if that goes meanwhile, or is another front
+/// end's, looks for what takes its place.
+async fn look_elsewhere(exchange: &Exchange, mut asked: Asked, times: (Instant, Duration)) -> Result<Found, Refusal> {
+    let cluster = exchange.worker.cluster.as_deref();
+    let mut tried = Vec::new();
     loop {
-        if let Some(permit) = wait(exchange, exchange.rank(), deadline).await? {
-            return Ok(permit);
+        let plan = cluster.map(Cluster::plan);
+        if let (Some(cluster), Some(plan)) = (cluster, &plan)
+            && let Place::At(member) = handover::place(exchange, cluster, plan, &deployment(exchange)?.replicas, &tried)
+        {
+            let address = member.address;
+            match handover::hand_over(exchange, cluster, asked, member, times).await? {
+                HandedOver::Answered(answer) => return Ok(Found::Answer(answer)),
+                HandedOver::Unsent(back) => asked = back,
+            }
+            tried.push(address);
+            continue;
         }
-        relocate(exchange, asked)?;
+        // Who joins a line that has just been sent away would stand there for nothing.
+        let is_here = || match (cluster, &plan) {
+            (Some(cluster), Some(plan)) => cluster.goes_by(plan),
+            _ => true,
+        };
+        if let Some(permit) = wait(exchange, exchange.rank(), times.0, is_here).await? {
+            return Ok(Found::Permit(permit, asked));
+        }
+        tried.clear();
+        relocate(exchange, &mut asked)?;
         // Whatever changes under it, this thread goes on.
         yield_now().await;
         if let Some(permit) = deployment(exchange)?.replicas.try_take(Instant::now()) {
-            return Ok(permit);
+            return Ok(Found::Permit(permit, asked));
         }
     }
 }
 
-/// Waits for a permit, or refuses to. `None`: the deployment is gone.
-async fn wait(exchange: &Exchange, rank: Rank, deadline: Instant) -> Result<Option<ReplicaPermit>, Refusal> {
+/// Waits for a permit, or refuses to. `None`: the deployment is gone, or is not `is_here` any more, which is asked once it
+/// stands in the line.
+async fn wait(
+    exchange: &Exchange,
+    rank: Rank,
+    deadline: Instant,
+    is_here: impl Fn() -> bool,
+) -> Result<Option<ReplicaPermit>, Refusal> {
     let (service, replicas) = (service(exchange)?, &deployment(exchange)?.replicas);
     let now = Instant::now();
     let forecast = replicas.forecast(rank, now);
@@ -150,11 +192,17 @@ async fn wait(exchange: &Exchange, rank: Rank, deadline: Instant) -> Result<Opti
         return Err(overloaded(Overload::Hopeless));
     }
     let patience = if replicas.is_any_lent() { service.max_queue_wait.max(LOAN) } else { service.max_queue_wait };
+    // Where a front end has several places to wait in, the time is for all of them.
+    let before = if exchange.worker.cluster.is_some() { exchange.queued.get() } else { Duration::ZERO };
+    let patience = patience.saturating_sub(before);
     let waiting = match replicas.join(rank, now) {
         Ok(waiting) => waiting,
         Err(Turned::Away) => return Err(overloaded(Overload::QueueFull)),
         Err(Turned::Elsewhere) => return Ok(None),
     };
+    if !is_here() {
+        return Ok(None);
+    }
     exchange.waits_since.set(Some(now));
     let called = timeout_at(now + patience, waiting).await;
     exchange.waits_since.set(None);
@@ -180,7 +228,9 @@ fn relocate(exchange: &Exchange, asked: &mut Asked) -> Result<(), Refusal> {
     let before = service(exchange)?;
     let catalog = exchange.worker.catalog();
     let service = ServiceRef::named(&catalog, &before.name).ok_or_else(|| Refusal::service_not_found(&before.name))?;
-    let index = super::deployment(&service, exchange, &asked.headers)?;
+    // Which it is was decided by the front end that handed it over, if one did.
+    let handed = exchange.handed().and_then(|_| service.deployment_named(exchange.deployment()?.name.as_bytes()));
+    let index = handed.map_or_else(|| super::deployment(&service, exchange, &asked.headers), Ok)?;
     let name = before.name.clone();
     let moved = exchange.move_to(service, index).ok_or_else(|| Refusal::no_ready_replicas(&name))?;
     asked.target = super::target(Route::parse(exchange.uri.path())?.resource, &exchange.uri, moved)?;
@@ -203,7 +253,7 @@ async fn another(exchange: &Exchange, failed: &Arc<Replica>, deadline: Instant) 
     // What the failed one has is kept meanwhile, so that it is not called out for this request again.
     let mut kept = Vec::new();
     loop {
-        let permit = wait(exchange, Rank::Again, deadline).await?.ok_or_else(none)?;
+        let permit = wait(exchange, Rank::Again, deadline, || true).await?.ok_or_else(none)?;
         if permit.slot().id() != failed.id() {
             return Ok(permit);
         }

@@ -29,6 +29,7 @@ pub enum Code {
     MethodNotAllowed,
     Misdirected,
     NoReadyReplicas,
+    NotAMember,
     NotFound,
     Overloaded,
     ReplicaClosed,
@@ -50,6 +51,7 @@ impl Code {
         Self::MethodNotAllowed,
         Self::Misdirected,
         Self::NoReadyReplicas,
+        Self::NotAMember,
         Self::NotFound,
         Self::Overloaded,
         Self::ReplicaClosed,
@@ -70,6 +72,7 @@ impl Code {
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::Misdirected => "Misdirected",
             Self::NoReadyReplicas => "NoReadyReplicas",
+            Self::NotAMember => "NotAMember",
             Self::NotFound => "NotFound",
             Self::Overloaded => "Overloaded",
             Self::ReplicaClosed => "ReplicaClosed",
@@ -85,7 +88,7 @@ impl Code {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::HttpsRequired => StatusCode::FORBIDDEN,
+            Self::HttpsRequired | Self::NotAMember => StatusCode::FORBIDDEN,
             Self::DeploymentNotFound | Self::NotFound | Self::ServiceNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -185,6 +188,11 @@ impl Refusal {
 
     pub fn no_ready_replicas(service: &str) -> Self {
         Self::new(Code::NoReadyReplicas, format!("No ready replicas for service {service}."))
+    }
+
+    /// To whoever comes to where front ends of the cluster hand requests over, and is none.
+    pub fn not_a_member() -> Self {
+        Self::new(Code::NotAMember, "Only the front ends of this cluster are answered here.")
     }
 
     pub fn not_found() -> Self {

@@ -14,10 +14,13 @@ use tokio::time::Instant;
 use super::caller::Caller;
 use super::catalog::{Deployment, ServiceRef};
 use super::error::{Code, Refusal};
+use super::handover::Handed;
+use super::headers::X_REQUEST_ID;
 use super::id::RequestId;
 use super::limits::Admission;
 use super::mirror::Original;
 use super::worker::Worker;
+use crate::cluster::Member;
 use crate::config::{Auth, Key, Priority};
 use crate::scheduling::{Rank, Replica};
 use crate::telemetry::access;
@@ -52,6 +55,14 @@ pub struct Exchange {
     moved: OnceCell<Box<Move>>,
     /// Where its copy learns how it was answered, if it has one.
     pub(super) mirrored: OnceCell<Original>,
+    /// As another front end handed it over, if one did.
+    handed: OnceCell<Box<Handed>>,
+    /// The front end that it was handed over to, if it was.
+    pub member: RefCell<Option<Arc<Member>>>,
+    /// Where its time went there, once that is known.
+    pub elsewhere: Cell<Option<Elsewhere>>,
+    /// Whether it is written down nowhere: front ends talk to each other.
+    pub is_silent: Cell<bool>,
     /// The one it is with, or was with last.
     pub replica: RefCell<Option<Arc<Replica>>>,
     /// When a replica was first sought.
@@ -91,6 +102,9 @@ pub struct Stages {
     pub model: Option<Duration>,
 }
 
+/// The same of another front end.
+pub type Elsewhere = Stages;
+
 /// How far the caller's body came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upload {
@@ -117,11 +131,14 @@ impl Exchange {
     pub fn begin<B>(worker: Rc<Worker>, caller: Rc<Caller>, request: &http::Request<B>) -> Rc<Self> {
         caller.in_flight.set(caller.in_flight.get() + 1);
         caller.used.set(true);
+        // A request keeps its id wherever it is handed over to.
+        let id = caller.is_member.then(|| RequestId::parse(request.headers().get(X_REQUEST_ID)?)).flatten();
+        let id = id.unwrap_or_else(RequestId::random);
         let exchange = Self {
             worker,
             caller,
             started: Instant::now(),
-            id: RequestId::random(),
+            id,
             client_id: super::headers::client_request_id(request.headers()),
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -134,6 +151,10 @@ impl Exchange {
             deployment: Cell::new(None),
             moved: OnceCell::new(),
             mirrored: OnceCell::new(),
+            handed: OnceCell::new(),
+            member: RefCell::new(None),
+            elsewhere: Cell::new(None),
+            is_silent: Cell::new(false),
             replica: RefCell::new(None),
             asked: Cell::new(None),
             queued: Cell::new(Duration::ZERO),
@@ -178,10 +199,15 @@ impl Exchange {
             let connected = self.times.connected.get();
             let waits = self.waits_since.get().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
             stages.queue = self.queued.get() + waits;
-            if self.replica.borrow().is_some() {
+            if self.replica.borrow().is_some() || self.member.borrow().is_some() {
                 stages.connect = connected.unwrap_or(now).saturating_duration_since(asked).saturating_sub(stages.queue);
             }
             stages.model = connected.map(|connected| self.times.answered.get().unwrap_or(now) - connected);
+            if let Some(elsewhere) = self.elsewhere.get() {
+                stages.queue += elsewhere.queue;
+                stages.connect += elsewhere.connect;
+                stages.model = elsewhere.model;
+            }
         }
         self.stages.set(Some(stages));
         stages
@@ -231,8 +257,30 @@ impl Exchange {
         keys.get(index)
     }
 
+    /// Notes who handed it over.
+    pub(super) fn note_handed(&self, handed: Handed) {
+        // There is one caller, which does so once.
+        let _ = self.handed.set(Box::new(handed));
+    }
+
+    /// As another front end handed it over, if one did.
+    pub fn handed(&self) -> Option<&Handed> {
+        self.handed.get().map(|handed| &**handed)
+    }
+
+    /// Whether a replica answered it, here or elsewhere.
+    pub fn is_answered(&self) -> bool {
+        match self.elsewhere.get() {
+            Some(elsewhere) => elsewhere.model.is_some() && self.refused.get().is_none(),
+            None => self.times.answered.get().is_some() && self.member.borrow().is_none(),
+        }
+    }
+
     /// Who goes before whom if it has to wait.
     pub fn rank(&self) -> Rank {
+        if let Some(handed) = self.handed() {
+            return handed.rank;
+        }
         match self.key().map(|key| key.priority) {
             Some(Priority::High) => Rank::High,
             Some(Priority::Normal) | None => Rank::Normal,
@@ -246,7 +294,8 @@ impl Exchange {
             Some(deployment) => &deployment.metrics,
             None => &self.worker.metrics.unrouted,
         };
-        self.worker.part(metrics)
+        // What callers have of it is counted where they are.
+        if self.handed.get().is_some() { self.worker.handed_part(metrics) } else { self.worker.part(metrics) }
     }
 }
 
@@ -276,6 +325,9 @@ impl Drop for Exchange {
         let now = Instant::now();
         self.caller.in_flight.set(self.caller.in_flight.get().saturating_sub(1));
         self.caller.idle_since.set(now);
+        if self.is_silent.get() {
+            return;
+        }
         let total = now - self.started;
         self.count(total);
         if self.worker.access.is_on() {
@@ -301,6 +353,7 @@ impl Exchange {
         let stages = self.stages();
         let path = self.uri.path();
         let replica = self.replica.borrow();
+        let member = self.member.borrow();
         self.worker.access.write(&access::Line {
             client_id: self.client_id.as_ref().and_then(|id| id.to_str().ok()),
             host: self.host.get().and_then(|host| host.to_str().ok()),
@@ -317,6 +370,8 @@ impl Exchange {
             key: self.key().map(|key| &*key.name),
             deployment: self.deployment().map(|deployment| &*deployment.name),
             replica: replica.as_ref().and_then(|replica| replica.endpoint().authority().to_str().ok()),
+            handed_to: member.as_ref().map(|member| member.address),
+            handed_by: self.handed().map(|handed| handed.from),
             status: self.status.get().map(|status| status.as_u16()),
             code: self.refused.get().map(Code::as_str),
             end: match self.ending.get() {

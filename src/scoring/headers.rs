@@ -24,13 +24,16 @@ pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const X_MS_RUN_FN_EXEC_MS: HeaderName = HeaderName::from_static("x-ms-run-fn-exec-ms");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Header fields in one request. Callers send some twenty.
 pub const MAX_FIELDS: usize = 100;
+
+/// The same in a request that another front end hands over: what it lets in, and what it adds.
+pub const MEMBERS_FIELDS: usize = MAX_FIELDS + 20;
 
 /// The longest caller's request id that is passed on; the replicas' own server refuses more than 100.
 const MAX_CLIENT_REQUEST_ID: usize = 40;
@@ -103,6 +106,23 @@ pub fn write<B>(exchange: &Exchange, keyed: bool, headers: &HeaderMap, request: 
     }
 }
 
+/// Writes the fields of a request that another front end hands over, which are those that a replica gets and what front ends
+/// tell each other, all but `Host` and `x-request-timeout-ms`.
+pub fn write_handed<B>(headers: &HeaderMap, request: &mut Request<B>) {
+    let is_kept = |name: &HeaderName| {
+        let is_of_the_connection = is_hop_by_hop(name) || matches!(*name, HOST | CONTENT_LENGTH);
+        !(is_of_the_connection || is_between_front_ends(name) || *name == X_REQUEST_TIMEOUT_MS)
+    };
+    for (name, value) in headers.iter().filter(|(name, _)| is_kept(name)) {
+        request.field(name, value.as_bytes());
+    }
+}
+
+/// What front ends tell each other, which is nobody else's to say.
+fn is_between_front_ends(name: &HeaderName) -> bool {
+    name.as_str().starts_with("scorefront-")
+}
+
 /// Whether a field of a replica's answer is for the caller: not which server software a container runs, and not what is
 /// said by the front end.
 pub fn is_for_caller(name: &HeaderName) -> bool {
@@ -147,6 +167,7 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 /// Fields of a caller that would claim something only the front end can know, or that it writes itself.
 fn is_forged_or_replaced(name: &HeaderName) -> bool {
     matches!(*name, HOST | CONTENT_LENGTH | EXPECT | FORWARDED)
+        || is_between_front_ends(name)
         || (name.as_str().starts_with("client-cert") && (*name == CLIENT_CERT || *name == CLIENT_CERT_CHAIN))
         || (name.as_str().starts_with("x-")
             && (name.as_str().starts_with("x-forwarded-")

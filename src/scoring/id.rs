@@ -20,6 +20,13 @@ impl RequestId {
         Self { uuid, text }
     }
 
+    /// An id in the form that this one is written in.
+    pub fn parse(value: &HeaderValue) -> Option<Self> {
+        let text: [u8; Hyphenated::LENGTH] = value.as_bytes().try_into().ok()?;
+        let uuid = Uuid::try_parse_ascii(&text).ok()?;
+        Some(Self { uuid, text }).filter(|_| text.iter().all(|byte| !byte.is_ascii_uppercase()))
+    }
+
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.text).unwrap_or_default()
     }

@@ -19,6 +19,7 @@ use super::body::ResponseBody;
 use super::caller::Caller;
 use super::error::Refusal;
 use super::exchange::{Exchange, Upload};
+use super::handover;
 use super::headers::{self, SERVER_TIMING, X_MS_CLIENT_REQUEST_ID, X_MS_REQUEST_ID};
 use super::worker::Worker;
 
@@ -113,9 +114,14 @@ fn finish(
     let stages = exchange.stages();
     let model = stages.model.unwrap_or_default();
     let overhead = (Instant::now() - exchange.started).saturating_sub(stages.queue + stages.connect + model);
-    let timing = [("queue", stages.queue), ("connect", stages.connect), ("model", model), ("frontend", overhead)];
-    if let Some(timing) = headers::server_timing(timing) {
-        fields.append(SERVER_TIMING, timing);
+    if exchange.handed().is_some() {
+        // Whoever handed it over tells the caller.
+        handover::write_outcome(&exchange, fields);
+    } else {
+        let timing = [("queue", stages.queue), ("connect", stages.connect), ("model", model), ("frontend", overhead)];
+        if let Some(timing) = headers::server_timing(timing) {
+            fields.append(SERVER_TIMING, timing);
+        }
     }
     // The rest of a body that nobody will read stands before the next request.
     let is_cut = exchange.refused.get().is_some() && exchange.upload.get() != Upload::Complete;
@@ -123,7 +129,7 @@ fn finish(
         // The caller closes by itself after this answer, so that no request of its crosses our close on the way.
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let is_answered = exchange.times.answered.get().is_some();
+    let is_answered = exchange.is_answered();
     if let Some(original) = exchange.mirrored.get() {
         original.tell(response.status(), is_answered.then_some(model));
     }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::catalog::{Catalog, LocalCatalog};
 use super::mirror::Copies;
+use crate::cluster::Cluster;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics, RequestMetrics, ThreadMetrics};
 use crate::upstream::Pool;
@@ -17,6 +18,8 @@ pub struct Worker {
     index: usize,
     shared: Arc<ArcSwap<Catalog>>,
     local: RefCell<LocalCatalog>,
+    /// The front ends that share the replicas; absent where this is the only one.
+    pub cluster: Option<Arc<Cluster>>,
     pub pool: Rc<Pool>,
     pub copies: Copies,
     pub metrics: Arc<Metrics>,
@@ -28,10 +31,17 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(index: usize, shared: Arc<ArcSwap<Catalog>>, metrics: Arc<Metrics>, access: AccessLog) -> Self {
+    pub fn new(
+        index: usize,
+        shared: Arc<ArcSwap<Catalog>>,
+        cluster: Option<Arc<Cluster>>,
+        metrics: Arc<Metrics>,
+        access: AccessLog,
+    ) -> Self {
         let local = RefCell::new(Rc::new(shared.load_full()));
         let (pool, copies) = (Rc::default(), Copies::default());
-        Self { index, shared, local, pool, copies, metrics, access, gathered: Cell::new(0), draining: Cell::new(false) }
+        let (gathered, draining) = (Cell::new(0), Cell::new(false));
+        Self { index, shared, local, cluster, pool, copies, metrics, access, gathered, draining }
     }
 
     /// The snapshot that holds now.
@@ -50,6 +60,11 @@ impl Worker {
         &self.metrics.threads[self.index]
     }
 
+    /// The same of requests that other front ends handed over.
+    pub fn handed_part<'a>(&self, metrics: &'a DeploymentMetrics) -> &'a RequestMetrics {
+        metrics.handed_thread(self.index)
+    }
+
     /// This thread's own part of a deployment's figures.
     pub fn part<'a>(&self, metrics: &'a DeploymentMetrics) -> &'a RequestMetrics {
         metrics.thread(self.index)
@@ -63,6 +78,7 @@ pub(crate) mod tests {
     /// A worker that serves nothing.
     pub(crate) fn worker() -> Rc<Worker> {
         let catalog = Arc::new(ArcSwap::from_pointee(Catalog::empty()));
-        Rc::new(Worker::new(0, catalog, Arc::new(Metrics::new(1, Arc::default())), AccessLog::new(None, false)))
+        let metrics = Arc::new(Metrics::new(1, Arc::default()));
+        Rc::new(Worker::new(0, catalog, None, metrics, AccessLog::new(None, false)))
     }
 }

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::writer::LineWriter;
@@ -42,6 +43,10 @@ pub struct Line<'a> {
     pub key: Option<&'a str>,
     pub deployment: Option<&'a str>,
     pub replica: Option<&'a str>,
+    /// The front end that it was handed over to.
+    pub handed_to: Option<SocketAddr>,
+    /// The front end that handed it over.
+    pub handed_by: Option<SocketAddr>,
     /// Absent when the caller left before there was one.
     pub status: Option<u16>,
     /// The code of an answer of our own.
@@ -109,6 +114,8 @@ impl<'a> Line<'a> {
             key: None,
             deployment: None,
             replica: None,
+            handed_to: None,
+            handed_by: None,
             status: None,
             code: None,
             end: "complete",
@@ -141,6 +148,11 @@ impl<'a> Line<'a> {
         push_text(out, "key", self.key);
         push_text(out, "deployment", self.deployment);
         push_text(out, "replica", self.replica);
+        for (name, member) in [("handed_to", self.handed_to), ("handed_by", self.handed_by)] {
+            if let Some(member) = member {
+                push_text(out, name, Some(&member.to_string()));
+            }
+        }
         if let Some(status) = self.status {
             push_number(out, "status", status.into());
         }
@@ -164,6 +176,11 @@ impl<'a> Line<'a> {
         }
         for word in [self.code, self.deployment, self.replica].into_iter().flatten() {
             write!(out, " {word}")?;
+        }
+        for (word, member) in [("handed_to", self.handed_to), ("handed_by", self.handed_by)] {
+            if let Some(member) = member {
+                write!(out, " {word}={member}")?;
+            }
         }
         let [queue, connect, total] = [self.queue, self.connect, self.total].map(millis);
         let model = self.model.map(millis).unwrap_or_default();

@@ -106,11 +106,24 @@ pub struct Timeouts {
 #[derive(Debug)]
 pub struct DeploymentMetrics {
     threads: Box<[RequestMetrics]>,
+    /// The same of requests that other front ends handed over; made with the first of them.
+    handed: OnceLock<Box<[RequestMetrics]>>,
 }
 
 impl DeploymentMetrics {
     fn new(threads: usize) -> Self {
-        Self { threads: (0..threads).map(|_| RequestMetrics::default()).collect() }
+        Self { threads: parts(threads), handed: OnceLock::new() }
+    }
+
+    /// The figures that worker thread `index` writes of requests that other front ends handed over.
+    pub fn handed_thread(&self, index: usize) -> &RequestMetrics {
+        // As many as of the others.
+        &self.handed.get_or_init(|| parts(self.threads.len()))[index]
+    }
+
+    /// The same of all threads; empty if there was none.
+    pub fn handed(&self) -> &[RequestMetrics] {
+        self.handed.get().map(|parts| &**parts).unwrap_or_default()
     }
 
     /// The figures that worker thread `index` writes.
@@ -122,6 +135,10 @@ impl DeploymentMetrics {
     pub fn threads(&self) -> &[RequestMetrics] {
         &self.threads
     }
+}
+
+fn parts(threads: usize) -> Box<[RequestMetrics]> {
+    (0..threads).map(|_| RequestMetrics::default()).collect()
 }
 
 /// One deployment's requests on one thread. Aligned so that two threads never write to one cache line.
@@ -186,7 +203,7 @@ impl RequestMetrics {
 }
 
 /// How many codes our own answers have.
-pub const REFUSALS: usize = 16;
+pub const REFUSALS: usize = 17;
 
 /// Why a request was refused as one too many.
 #[derive(Clone, Copy, Debug)]

@@ -70,7 +70,12 @@ impl Socket {
         Self { tcp, buffers, ahead: None, was_full: false }
     }
 
-    fn read_ahead(&mut self, cx: &mut Context<'_>, mut buffer: Box<[u8]>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn read_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut buffer: Box<[u8]>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut read = ReadBuf::new(&mut buffer);
         let outcome = Pin::new(&mut self.tcp).poll_read(cx, &mut read);
         let to = read.filled().len();
@@ -190,5 +195,81 @@ fn or_would_block<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
     match poll {
         Poll::Ready(outcome) => outcome,
         Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair(buffers: &Rc<Buffers>) -> (TcpStream, Socket) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a listener");
+        let address = listener.local_addr().expect("bound");
+        let (caller, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (caller.expect("a connection"), Socket::new(accepted.expect("the same").0, Rc::clone(buffers)))
+    }
+
+    #[tokio::test]
+    async fn what_is_read_ahead_comes_in_order_and_its_buffer_goes_back() {
+        let buffers = Rc::new(Buffers::default());
+        let (mut caller, mut socket) = pair(&buffers).await;
+        let sent: Vec<u8> = (0..1_000_003_u32).map(|index| (index % 251) as u8).collect();
+        let mut read = Vec::new();
+        let mut most_lent = 0;
+        let ((), ()) = tokio::join!(
+            async {
+                caller.write_all(&sent).await.expect("taken");
+                drop(caller);
+            },
+            async {
+                let mut part = [0; 4096];
+                loop {
+                    let length = socket.read(&mut part).await.expect("bytes");
+                    if length == 0 {
+                        break;
+                    }
+                    read.extend_from_slice(&part[..length]);
+                    most_lent = most_lent.max(buffers.lent.get());
+                }
+            }
+        );
+        assert!(read == sent, "{} bytes of {}", read.len(), sent.len());
+        assert_eq!((most_lent, buffers.lent.get(), buffers.kept.borrow().len()), (1, 0, 1));
+    }
+
+    #[tokio::test]
+    async fn small_messages_need_no_buffer() {
+        let buffers = Rc::new(Buffers::default());
+        let (mut caller, mut socket) = pair(&buffers).await;
+        let mut part = [0; 4096];
+        for _ in 0..3 {
+            caller.write_all(b"small").await.expect("taken");
+            assert_eq!(socket.read(&mut part).await.expect("bytes"), 5);
+        }
+        assert!(buffers.kept.borrow().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_gives_its_buffer_back_and_no_more_than_some_are_lent() {
+        let buffers = Rc::new(Buffers::default());
+        let mut sockets = Vec::new();
+        for _ in 0..=MAX_LENT {
+            let (mut caller, mut socket) = pair(&buffers).await;
+            caller.write_all(&[1; 3_000]).await.expect("taken");
+            let mut part = [0; 100];
+            // The first read is full, the second one reads ahead.
+            for _ in 0..2 {
+                socket.read_exact(&mut part).await.expect("bytes");
+            }
+            sockets.push((caller, socket));
+        }
+        assert_eq!(buffers.lent.get(), MAX_LENT);
+        drop(sockets);
+        assert_eq!((buffers.lent.get(), buffers.kept.borrow().len()), (0, MAX_KEPT));
     }
 }

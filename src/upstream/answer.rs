@@ -61,6 +61,17 @@ impl<B: Upload, H> AnswerBody<B, H> {
         }
         Self(Rest::Coming(Box::new(Coming { dialogue, framing, reads: NEXT_READ, place, held })))
     }
+
+    /// The same, holding what `map` makes of what is held.
+    pub fn map_held<T>(self, map: impl FnOnce(H) -> T) -> AnswerBody<B, T> {
+        AnswerBody(match self.0 {
+            Rest::Whole(data) => Rest::Whole(data),
+            Rest::Coming(coming) => {
+                let Coming { dialogue, framing, reads, place, held } = *coming;
+                Rest::Coming(Box::new(Coming { dialogue, framing, reads, place, held: map(held) }))
+            }
+        })
+    }
 }
 
 fn put_back<B: Upload>(dialogue: Dialogue<B>, place: Option<(Rc<Pool>, usize)>, now: Instant) {

@@ -23,12 +23,6 @@ impl AsRef<Endpoint> for Held {
     }
 }
 
-impl Upload for Full<Bytes> {
-    fn take_back(&mut self, data: Bytes) {
-        *self = Self::new(data);
-    }
-}
-
 /// A body of parts, each of which comes when it is asked for.
 struct Parts(Vec<&'static str>);
 
@@ -332,7 +326,7 @@ fn an_answer_that_comes_before_the_request_is_whole_is_read_to_its_end() {
             stream
         });
         // More than the sockets hold.
-        let body = Full::from(vec![0; 32 << 20]);
+        let body = Full::<Bytes>::from(vec![0; 32 << 20]);
         let answer = ask(&Rc::default(), request("POST", body), held).await;
         let answer = answer.ok().expect("an answer");
         let status = answer.status();

@@ -1,7 +1,8 @@
 //! The front end as callers, replicas and operators meet it: real sockets, real TLS, and replicas that misbehave.
 //!
 //! Each test starts a front end of its own on port 0, inside this process, and is named after what it proves. Nothing
-//! sleeps: tests wait for what they expect to see, up to [`support::PATIENCE`].
+//! sleeps: tests wait for what they expect to see, up to [`support::PATIENCE`]; only where time itself does something (`rest`)
+//! it is let pass.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on ends so")]
 
@@ -9,6 +10,7 @@ mod admin;
 mod bodies;
 mod callers;
 mod client_certificates;
+mod cluster;
 mod deadlines;
 mod discovery;
 mod drain;
@@ -25,6 +27,7 @@ mod mirror;
 mod plain_http;
 mod reload;
 mod replicas;
+mod rest;
 mod routing;
 mod scheduling;
 mod seen;

@@ -574,3 +574,17 @@ async fn the_document_that_describes_the_api_is_the_one_that_is_committed() {
     }
     assert_eq!(served.json()["openapi"], "3.1.0");
 }
+
+#[tokio::test]
+async fn files_that_are_read_only_are_said_to_be_changed_elsewhere() {
+    let replica = Replica::echo();
+    let front = managed().start();
+    // Nobody can make a file there, not even root.
+    std::os::unix::fs::symlink("/sys/kernel/scorefront.lock", front.files().path().join(".lock")).expect("a link");
+    let before = files(&front);
+    let refused = create(&front, &json!({"name": "iris", "replicas": addresses(&[&replica])})).await;
+    assert_eq!(refused.refusal(), (403, "ReadOnly".to_owned()));
+    let message = refused.json()["error"]["message"].as_str().expect("a message").to_owned();
+    assert!(message.contains("read-only here") && message.contains("ConfigMaps and Secrets"), "{message}");
+    assert_eq!(files(&front), before);
+}

@@ -3,6 +3,7 @@
 
 mod authority;
 mod caller;
+mod cluster;
 mod environment;
 mod http2;
 pub mod kubernetes;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use authority::{Algorithm, CallerAuthority, CallerPair, Pair, roots, roots_pem};
 pub use caller::{Body, Caller, channel, empty, full, get, post, read, request, score};
+pub use cluster::{Cluster, SECRET, free_addresses, member, see, until_members};
 pub use environment::{
     CNAME, Captured, Environment, Front, client_config, client_config_as, client_config_for, handshake, session,
 };

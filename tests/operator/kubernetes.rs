@@ -217,7 +217,11 @@ fn a_thousand_services_of_ten_endpoints_at_once() {
     let front_end = serve_many(&api, source);
     let serving = began.elapsed();
     until_all_are(&front_end, 1);
-    println!("there at the start: {:?} after the process, which serves after {serving:?}", began.elapsed());
+    println!(
+        "there at the start: {:?} after the process, which serves after {serving:?}; {:?} of CPU",
+        began.elapsed(),
+        front_end.cpu()
+    );
     drop(front_end);
 
     for number in 0..MANY.0 {
@@ -250,9 +254,13 @@ fn a_thousand_services_of_ten_endpoints_at_once() {
         api.set(SLICES, slice_of(number, &ips(number, 2)));
     }
     api.forget(false);
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), front_end.cpu());
     until_all_are(&front_end, 2);
-    println!("all others after a 410, by a list: {:?}", began.elapsed());
+    println!(
+        "all others after a 410, by a list: {:?}; {:?} of CPU",
+        began.elapsed(),
+        front_end.cpu().saturating_sub(cpu)
+    );
     println!(
         "and then: {:.1} MiB resident, {:.1} MiB at most",
         mib(front_end.memory("VmRSS:")),

@@ -34,13 +34,15 @@ const BODY: &str = "{\"data\": [[5.1, 3.5, 1.4, 0.2], [6.0, 2.9, 4.5, 1.5], [6.7
 const MAX_CONNECTIONS: usize = 4000;
 
 struct Caller {
-    port: u16,
+    /// Those of several proxies are called in turn.
+    ports: Vec<u16>,
     tls: TlsConnector,
     /// The request up to what is different in each: the value of its `x-service-us`, or its own id and that field.
     head: String,
     /// Whether each call has an id of its own.
     names_calls: bool,
-    idle: RefCell<VecDeque<TlsStream<TcpStream>>>,
+    /// By the place of the port.
+    idle: Vec<RefCell<VecDeque<TlsStream<TcpStream>>>>,
     open: Cell<usize>,
     opened: Cell<usize>,
     outcomes: RefCell<Vec<Outcome>>,
@@ -107,7 +109,13 @@ fn recorded(outcomes: &[Outcome], began: Instant, began_at: i64) -> String {
 
 impl Caller {
     fn from(options: &mut Options, names_calls: bool) -> Result<Self, Failure> {
-        let port = options.or("--port", 8443)?;
+        let mut ports = Vec::new();
+        while let Some(port) = options.text("--port") {
+            ports.push(port.parse().map_err(|_| format!("--port: not {port}"))?);
+        }
+        if ports.is_empty() {
+            ports.push(8443);
+        }
         let path = options.required("--path")?;
         let mut head = format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
@@ -125,11 +133,11 @@ impl Caller {
         let mut tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
-            port,
+            idle: ports.iter().map(|_| RefCell::default()).collect(),
+            ports,
             tls: TlsConnector::from(Arc::new(tls)),
             head,
             names_calls,
-            idle: RefCell::default(),
             open: Cell::new(0),
             opened: Cell::new(0),
             outcomes: RefCell::default(),
@@ -141,27 +149,28 @@ impl Caller {
     async fn prewarm(self: &Rc<Self>, count: usize) -> Result<(), Failure> {
         for opened in (0..count).step_by(8) {
             let batch: Vec<_> = (opened..count.min(opened + 8))
-                .map(|_| {
+                .map(|number| {
                     let caller = Rc::clone(self);
-                    spawn_local(async move { timeout(caller.patience, caller.connect()).await })
+                    let at = number % self.ports.len();
+                    (at, spawn_local(async move { timeout(caller.patience, caller.connect(caller.ports[at])).await }))
                 })
                 .collect();
-            for connection in batch {
-                let connection = connection.await??.map_err(|error| format!("port {}: {error}", self.port))?;
-                self.idle.borrow_mut().push_back(connection);
+            for (at, connection) in batch {
+                let connection = connection.await??.map_err(|error| format!("port {}: {error}", self.ports[at]))?;
+                self.idle[at].borrow_mut().push_back(connection);
             }
         }
         Ok(())
     }
 
-    async fn connect(&self) -> Result<TlsStream<TcpStream>, &'static str> {
+    async fn connect(&self, port: u16) -> Result<TlsStream<TcpStream>, &'static str> {
         if self.open.get() >= MAX_CONNECTIONS {
             return Err("too many connections");
         }
         self.open.set(self.open.get() + 1);
         self.opened.set(self.opened.get() + 1);
         let connecting = async {
-            let tcp = TcpStream::connect(("127.0.0.1", self.port)).await.map_err(|_| "connect")?;
+            let tcp = TcpStream::connect(("127.0.0.1", port)).await.map_err(|_| "connect")?;
             tcp.set_nodelay(true).map_err(|_| "connect")?;
             let name = ServerName::try_from("localhost").map_err(|_| "name")?;
             self.tls.connect(name, tcp).await.map_err(|_| "handshake")
@@ -189,15 +198,16 @@ impl Caller {
             String::new()
         };
         let request = format!("{}{own}{}\r\n\r\n{BODY}", self.head, call.service.as_micros());
-        let idle = self.idle.borrow_mut().pop_front();
+        let at = number % self.ports.len();
+        let idle = self.idle[at].borrow_mut().pop_front();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect(self.ports[at]).await?,
         };
         *sent = Instant::now();
         let outcome = exchange_on(&mut connection, request.as_bytes()).await;
         match outcome {
-            Ok((_, true)) => self.idle.borrow_mut().push_back(connection),
+            Ok((_, true)) => self.idle[at].borrow_mut().push_back(connection),
             Ok((_, false)) | Err(_) => self.open.set(self.open.get() - 1),
         }
         outcome.map(|(status, _)| status)

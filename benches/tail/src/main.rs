@@ -1,9 +1,9 @@
-//! What `tail.py` and `faults.py` drive: single-slot replicas, and an open load on them whose work is the same whoever carries it.
+//! What `tail.py`, `faults.py` and `cluster.py` drive: single-slot replicas, and an open load on them whose work is the same whoever carries it.
 //!
 //! ```text
 //! scorefront-tail replica [--count 8 | --listen IP:PORT …] [--control IP:PORT] [--log FILE] [--keep-alive]
 //!                         [--abandoned-runs-on]
-//! scorefront-tail load    --port P --ca FILE --path /… [--header 'Name: value'] [schedule] [load]
+//! scorefront-tail load    --port P [--port P …] --ca FILE --path /… [--header 'Name: value'] [schedule] [load]
 //! scorefront-tail ideal   [--count 8] [schedule]
 //!
 //! schedule: --seed 1 --rate 360 --mean-us 20000 --warmup 2 --seconds 20

@@ -4,7 +4,7 @@ use std::fmt;
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::requests::{Cell, Times, sum};
+use super::requests::{Cell, Times, sum_of_all};
 use super::{Snapshot, count, counter, histogram, observe};
 use crate::telemetry::cell::{Counter, Histogram};
 use crate::telemetry::metrics::RequestMetrics;
@@ -26,7 +26,7 @@ impl Snapshot {
                 ("slow", |part| &part.mirroring.slow),
                 ("abandoned", |part| &part.mirroring.abandoned),
             ] {
-                count(&mut family, &[*service, *deployment, ("result", result)], sum(metrics, cell))?;
+                count(&mut family, &[*service, *deployment, ("result", result)], sum_of_all(metrics, cell))?;
             }
         }
         for (name, help, times) in [
@@ -37,7 +37,7 @@ impl Snapshot {
         ] {
             let mut family = histogram(encoder, name, help)?;
             for (labels, metrics) in &rows {
-                observe(&mut family, labels, metrics.threads().iter().map(times))?;
+                observe(&mut family, labels, metrics.threads().iter().chain(metrics.handed()).map(times))?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{Snapshot, as_gauge, count, counter, gauge};
 use crate::admin::replicas::utilization;
-use crate::scheduling::{Failure, View};
+use crate::scheduling::{ANY, Failure, View};
 use crate::scoring::catalog::Deployment;
 
 /// A deployment with the labels it has, and its replicas.
@@ -34,7 +34,11 @@ impl Snapshot {
 
 fn each_replica(rows: &[Row<'_>], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     for (name, help, value) in [
-        ("replica_permits", "Requests that a replica may be given at a time, where that is limited", permits as Value),
+        (
+            "replica_permits",
+            "Requests that this front end may give a replica at a time, where that is limited",
+            permits as Value,
+        ),
         ("replica_requests_in_flight", "Requests that are with a replica now", |view| Some(view.replica.in_flight())),
         ("replica_ready", "1 if a replica is given requests", |view| Some(usize::from(view.out.is_none()))),
     ] {
@@ -84,7 +88,7 @@ fn each_deployment(rows: &[Row<'_>], encoder: &mut DescriptorEncoder<'_>) -> fmt
 type Value = fn(&View) -> Option<usize>;
 
 fn permits(view: &View) -> Option<usize> {
-    Some(view.replica.limit()).filter(|limit| *limit > 0)
+    Some(view.replica.limit()).filter(|limit| *limit != ANY)
 }
 
 fn number(n: usize) -> i64 {

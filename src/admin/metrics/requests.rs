@@ -46,7 +46,7 @@ impl Snapshot {
         let mut family = counter(encoder, "overloaded", "Refusals with the code Overloaded, by reason")?;
         for ([service, deployment], metrics) in &rows {
             for (index, reason) in Overload::REASONS.iter().enumerate() {
-                let n = metrics.threads().iter().filter_map(|part| part.overloaded.get(index)).map(Counter::get).sum();
+                let n = all(metrics).filter_map(|part| part.overloaded.get(index)).map(Counter::get).sum();
                 let labels = [(service.0, service.1.as_str()), (deployment.0, &deployment.1), ("reason", reason)];
                 if n > 0 {
                     count(&mut family, &labels, n)?;
@@ -57,14 +57,23 @@ impl Snapshot {
             ("requests_abandoned", "Requests whose caller left before an answer", abandoned as Cell),
             ("request_body_bytes", "Bytes of request bodies", |part| &part.request_bytes),
             ("response_body_bytes", "Bytes of response bodies", |part| &part.response_bytes),
-            ("unreachable_replicas", "Attempts to reach a replica that failed before anything was sent", |part| {
-                &part.unreachable
-            }),
-            ("retries", "Requests that went to another replica after that", |part| &part.retries),
         ] {
             let mut family = counter(encoder, name, help)?;
             for (labels, metrics) in &rows {
                 count(&mut family, labels, sum(metrics, cell))?;
+            }
+        }
+        for (name, help, cell) in [
+            (
+                "unreachable_replicas",
+                "Attempts to reach a replica that failed before anything was sent",
+                unreachable as Cell,
+            ),
+            ("retries", "Requests that went to another replica after that", |part| &part.retries),
+        ] {
+            let mut family = counter(encoder, name, help)?;
+            for (labels, metrics) in &rows {
+                count(&mut family, labels, sum_of_all(metrics, cell))?;
             }
         }
         let mut family = gauge(encoder, "requests_in_flight", "Requests being answered now")?;
@@ -99,10 +108,23 @@ fn abandoned(part: &RequestMetrics) -> &Counter {
     &part.abandoned
 }
 
+fn unreachable(part: &RequestMetrics) -> &Counter {
+    &part.unreachable
+}
+
 fn duration(part: &RequestMetrics) -> &Histogram {
     &part.duration
 }
 
 pub(super) fn sum(metrics: &DeploymentMetrics, cell: Cell) -> u64 {
     metrics.threads().iter().map(|part| cell(part).get()).sum()
+}
+
+/// What is counted where the replicas are asked, whoever the request came from.
+fn all(metrics: &DeploymentMetrics) -> impl Iterator<Item = &RequestMetrics> {
+    metrics.threads().iter().chain(metrics.handed())
+}
+
+pub(super) fn sum_of_all(metrics: &DeploymentMetrics, cell: Cell) -> u64 {
+    all(metrics).map(|part| cell(part).get()).sum()
 }

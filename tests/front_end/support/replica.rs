@@ -46,6 +46,10 @@ impl Gate {
         self.0.send_replace(true);
     }
 
+    pub fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+
     async fn opened(&self) {
         self.0.subscribe().wait_for(|open| *open).await.expect("the gate is held here");
     }
