@@ -69,6 +69,7 @@ pub struct Applied {
     pub view: u64,
     pub deployments: Arc<Deployments>,
     pub digest: u64,
+    pub epoch: u64,
     /// The digests of the others by which it was.
     pub heard: BTreeMap<SocketAddr, u64>,
     /// Replicas that had more requests than are one's share by now.
@@ -162,7 +163,7 @@ impl Members {
         }
         if let Some(deployments) = state.deployments.take() {
             let deployments = deployments.into_iter().collect();
-            if state::digest(&deployments) == state.digest {
+            if state::digest(state.epoch, &deployments) == state.digest {
                 other.deployments = Arc::new(deployments);
                 other.digest = state.digest;
             }
@@ -266,9 +267,9 @@ impl Members {
         self.applied = applied;
     }
 
-    /// Whether everybody present has shared out by the same members and deployments as this one; `parts` is how many this
+    /// Whether everybody present has shared out by the same members and deployments as this one; `owners` is the number of
     /// one makes of the deployment `key`.
-    pub fn agree_on(&self, key: u64, parts: u16) -> bool {
+    pub fn agree_on(&self, key: u64, owners: u64) -> bool {
         self.present().keys().filter(|address| **address != self.own).all(|address| {
             self.others.get(address).is_some_and(|other| {
                 // Each by what the other one has now.
@@ -277,7 +278,7 @@ impl Members {
                     state.view == self.applied.view && state.heard == self.applied.digest && ours == Some(&state.digest)
                 };
                 other.state.as_ref().is_some_and(agrees)
-                    && other.deployments.get(&key).is_none_or(|theirs| *theirs == parts)
+                    && other.deployments.get(&key).is_none_or(|theirs| *theirs == owners)
             })
         })
     }
@@ -301,8 +302,8 @@ impl Members {
         let other = self.others.get(&to);
         let knows_us =
             other.and_then(|other| other.state.as_ref()).is_some_and(|state| state.heard == self.applied.digest);
-        let Applied { view, deployments, digest, heard, draining } = &self.applied;
-        let list = || deployments.iter().map(|(key, parts)| (*key, *parts)).collect();
+        let Applied { view, deployments, digest, epoch, heard, draining } = &self.applied;
+        let list = || deployments.iter().map(|(key, owners)| (*key, *owners)).collect();
         let busy = draining.iter().filter(|(_, replica)| replica.in_flight() > replica.limit());
         State {
             from: Some(self.own),
@@ -312,6 +313,7 @@ impl Members {
             reaches: self.others.iter().filter(|(_, other)| other.answers).map(|(address, _)| *address).collect(),
             view: *view,
             digest: *digest,
+            epoch: *epoch,
             heard: heard.get(&to).copied().unwrap_or_default(),
             deployments: (!knows_us).then(list),
             busy: busy.map(|(key, _)| *key).collect(),

@@ -91,6 +91,8 @@ pub struct Sharer {
     /// By what it was shared out last.
     view: u64,
     deployments: Arc<Deployments>,
+    /// Since when by these: a number that comes but once.
+    epoch: u64,
     heard: BTreeMap<SocketAddr, u64>,
     /// What is to be this front end's and is not yet.
     pending: Vec<Pending>,
@@ -103,7 +105,7 @@ struct Pending {
     replica: Arc<Replica>,
     deployment: u64,
     key: u64,
-    parts: u16,
+    owners: u64,
     slots: usize,
 }
 
@@ -117,8 +119,10 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    fn parts(&self) -> u16 {
-        u16::try_from(self.owners.len()).unwrap_or(u16::MAX)
+    /// A number made of the owners in their order: who says the same one splits the slots in the same way.
+    fn owners_number(&self) -> u64 {
+        let owners: Vec<_> = self.owners.iter().map(ToString::to_string).collect();
+        shares::number(&["owners", &owners.join("\n")])
     }
 
     fn slots(&self, owner: SocketAddr, replica: &Replica) -> usize {
@@ -141,6 +145,7 @@ impl Sharer {
             secrets,
             view: 0,
             deployments: Arc::default(),
+            epoch: 0,
             heard: BTreeMap::new(),
             pending: Vec::new(),
             since: Instant::now(),
@@ -175,7 +180,7 @@ impl Sharer {
                         replica: Arc::clone(replica),
                         deployment: deployment.key,
                         key: key(),
-                        parts: deployment.parts(),
+                        owners: deployment.owners_number(),
                         slots,
                     });
                 }
@@ -201,8 +206,13 @@ impl Sharer {
                 .collect(),
         };
         let view = view_number(roster.members.keys().copied());
-        let deployments: Deployments = shared.iter().map(|deployment| (deployment.key, deployment.parts())).collect();
-        let is_other = view != self.view || deployments != *self.deployments || roster.heard != self.heard;
+        let deployments: Deployments =
+            shared.iter().map(|deployment| (deployment.key, deployment.owners_number())).collect();
+        let is_shared_anew = view != self.view || deployments != *self.deployments;
+        let is_other = is_shared_anew || roster.heard != self.heard;
+        if is_shared_anew {
+            self.epoch = fastrand::u64(1..);
+        }
         if view != self.view {
             let members: Vec<_> = plan.members.iter().map(ToString::to_string).collect();
             tracing::info!(%own, members = members.join(", "), "the front ends of the cluster");
@@ -214,9 +224,15 @@ impl Sharer {
             (self.view, self.deployments, self.since) = (view, Arc::new(deployments), now);
             self.heard.clone_from(&roster.heard);
         }
-        let digest = state::digest(&self.deployments);
-        let applied =
-            Applied { view, deployments: Arc::clone(&self.deployments), digest, heard: roster.heard.clone(), draining };
+        let (epoch, digest) = (self.epoch, state::digest(self.epoch, &self.deployments));
+        let applied = Applied {
+            view,
+            deployments: Arc::clone(&self.deployments),
+            digest,
+            epoch,
+            heard: roster.heard.clone(),
+            draining,
+        };
         self.cluster.members().set_applied(applied);
         if is_other {
             // Who waits here for what is elsewhere now looks for it there.
@@ -261,7 +277,7 @@ impl Sharer {
         let mut agreed: HashMap<u64, bool> = HashMap::new();
         let pending = std::mem::take(&mut self.pending);
         let (taken, left): (Vec<_>, Vec<_>) = pending.into_iter().partition(|one| {
-            let agree = || is_late || members.agree_on(one.deployment, one.parts);
+            let agree = || is_late || members.agree_on(one.deployment, one.owners);
             !busy.contains(&one.key) && *agreed.entry(one.deployment).or_insert_with(agree)
         });
         let do_agree = members.do_agree();

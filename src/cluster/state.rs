@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// Bytes of one as JSON at most: ten thousand deployments fit.
 pub const MAX_STATE: usize = 1024 * 1024;
 
-/// Into how many parts each deployment goes that is shared, by [`deployment_key`].
-pub type Deployments = BTreeMap<u64, u16>;
+/// By whom each deployment is shared, as a number made of its owners, by [`deployment_key`].
+pub type Deployments = BTreeMap<u64, u64>;
 
 /// One front end, as it says itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,12 +34,15 @@ pub struct State {
     /// A number made of its deployments.
     #[serde(default)]
     pub digest: u64,
+    /// When it was shared out so, as a number that comes but once.
+    #[serde(default)]
+    pub epoch: u64,
     /// The number of the receiver's deployments by which it has shared out.
     #[serde(default)]
     pub heard: u64,
     /// Its deployments; absent where the receiver has said that it knows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deployments: Option<Vec<(u64, u16)>>,
+    pub deployments: Option<Vec<(u64, u64)>>,
     /// The replicas that run more of its requests than are its share by now, by [`replica_key`].
     #[serde(default)]
     pub busy: Vec<u64>,
@@ -55,8 +58,9 @@ pub fn replica_key(deployment: u64, replica: &str) -> u64 {
     super::shares::number(&["replica", &deployment.to_string(), replica])
 }
 
-/// A number made of `deployments`.
-pub fn digest(deployments: &Deployments) -> u64 {
-    let deployments: Vec<_> = deployments.iter().map(|(key, parts)| format!("{key} {parts}")).collect();
-    super::shares::number(&["deployments", &deployments.join("\n")])
+/// A number made of `deployments` as they were shared out at a time, `epoch`, that is like no other: what was, and is again,
+/// has another number, so that whoever has heard the one has not heard the other.
+pub fn digest(epoch: u64, deployments: &Deployments) -> u64 {
+    let deployments: Vec<_> = deployments.iter().map(|(key, owners)| format!("{key} {owners}")).collect();
+    super::shares::number(&["deployments", &epoch.to_string(), &deployments.join("\n")])
 }

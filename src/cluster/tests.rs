@@ -185,7 +185,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn no_replica_ever_has_more_requests_than_it_may(steps in prop::collection::vec(step(), 1..400)) {
