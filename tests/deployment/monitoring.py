@@ -4,7 +4,7 @@
     python3 tests/deployment/monitoring.py --binary FILE
 
   * every metric that deploy/prometheus/scorefront.yaml, deploy/grafana/scorefront.json, deploy/kubernetes/examples and the
-    table of docs/metrics.md name is on /metrics, and every one on /metrics is in that table, with the labels it has;
+    tables of docs/metrics.md and docs/kubernetes.md name is on /metrics, and every one on /metrics is in one of those, with the labels it has;
   * the rules are valid, and say of made-up figures what scorefront.test.yaml expects (promtool);
   * the expressions of the dashboard are valid, and ask for no label that the metric does not have.
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "management"))
 
-from support import (ROOT, Authority, Caller, done, expect, main, model, must, run, serve,  # noqa: E402
+from support import (ROOT, Authority, Caller, done, expect, free_ports, main, model, must, run, serve,  # noqa: E402
                      write_environment)
 
 RULES = ROOT / "deploy/prometheus/scorefront.yaml"
@@ -36,10 +36,10 @@ def monitoring(arguments, stack):
     served = Served(arguments, stack)
     documented = documented_metrics()
     names = set(documented)
-    expect(names == served.families, f"docs/metrics.md and /metrics differ: {sorted(names ^ served.families)}")
+    expect(names == served.families, f"the documented metrics and /metrics differ: {sorted(names ^ served.families)}")
     for name, labels in served.labels.items():
         expect(labels <= documented[name] | EVERYWHERE, f"{name} has {labels}, and docs/metrics.md says {documented[name]}")
-    done(f"docs/metrics.md has the {len(names)} metrics of /metrics, with their labels")
+    done(f"docs/ has the {len(names)} metrics of /metrics, with their labels")
 
     expressions = dashboard_expressions()
     queries = RULES.read_text() + "".join(example.read_text() for example in EXAMPLES.glob("*.yaml"))
@@ -67,7 +67,14 @@ class Served:
 
     def __init__(self, arguments, stack):
         authority = Authority(arguments.directory / "authority")
-        environment = write_environment(arguments.directory / "environment", authority, authority.pair("own"))
+        # One of a cluster, so that it has the metrics of clusters too.
+        [port] = free_ports(1)
+        cluster = (f'\n[cluster]\nlisten = "127.0.0.1:{port}"\nmembers = ["127.0.0.1:{port}"]\n'
+                   'secret_file = "cluster.secret"\n')
+        environment = write_environment(arguments.directory / "environment", authority, authority.pair("own"), cluster)
+        secret = environment / "cluster.secret"
+        secret.write_text("0123456789abcdef0123456789abcdef\n")
+        secret.chmod(0o600)
         front = serve(stack, arguments.binary, environment)
         admin = front.admin()
         admin.create("iris", [model(stack)])
@@ -89,7 +96,8 @@ class Served:
 def documented_metrics():
     """Each metric of the table, and its labels."""
     found = {}
-    for line in (ROOT / "docs/metrics.md").read_text().splitlines():
+    pages = [(ROOT / "docs" / page).read_text() for page in ("metrics.md", "kubernetes.md")]
+    for line in "".join(pages).splitlines():
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) >= 5 and cells[1].startswith("`scorefront_"):
             for name in NAME.findall(cells[1]):
