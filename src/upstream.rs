@@ -1,7 +1,7 @@
 //! Carries a request to a replica and its answer back: connections, their reuse, and what failed when.
 //!
-//! HTTP/1.1 is spoken here by hand, in parts: what is sent ([`request`], [`sending`]), the head of an answer ([`head`]), where its
-//! body ends ([`framing`]), and the body itself ([`answer`]). A client library hands requests, answers and the parts of
+//! HTTP/1.1 is spoken here by hand, in parts: what is sent (`request`, `sending`), the head of an answer (`head`), where its
+//! body ends (`framing`), and the body itself (`answer`). A client library hands requests, answers and the parts of
 //! bodies from one task to another; here a connection is a socket and the bytes that were read of it, and whoever asks
 //! drives it in the request's own task. So no request ever waits for another task to be scheduled, and dropping it
 //! closes the connection at once, which is how a replica learns that nobody waits any more.
