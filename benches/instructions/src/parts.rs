@@ -77,8 +77,8 @@ fn certificate(times: usize, name: &str) {
 pub fn header_rules(times: usize) {
     let (config, _) = config::load(Path::new("config/one-cname.toml")).expect("the example");
     let metrics = Arc::new(Metrics::new(1, Arc::default()));
-    let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, 443, &metrics, None)));
-    let worker = Rc::new(Worker::new(0, catalog, metrics, AccessLog::new(None, false)));
+    let catalog = Arc::new(ArcSwap::from_pointee(Catalog::new(&config, 443, &metrics, None, None)));
+    let worker = Rc::new(Worker::new(0, catalog, None, metrics, AccessLog::new(None, false)));
     let caller = Rc::new(Caller::plain((Ipv4Addr::LOCALHOST, 9).into()));
     let mut fields = HeaderMap::new();
     for (name, value) in [
@@ -110,7 +110,7 @@ pub fn header_rules(times: usize) {
 
 fn replicas(limit: usize) -> Replicas {
     let settings = ReplicaSettings { limit, look_interval: None };
-    let replicas = Replicas::new("iris", "blue", Arc::new(Queue::new(100)), settings);
+    let replicas = Replicas::new("iris", "blue", Arc::new(Queue::new(100)), settings, None);
     let addresses: Vec<_> =
         (0..REPLICAS).map(|n| format!("http://127.0.0.1:{}", 5001 + n).parse().expect("an address")).collect();
     replicas.set(&addresses);
