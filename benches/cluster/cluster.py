@@ -236,6 +236,9 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
+    for needed in (arguments.binary, arguments.tool):
+        if not needed.exists():
+            parser.error(f"{needed} is not there; build it as the top of this file says")
     print(f"on {os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f} at the start")
     with tempfile.TemporaryDirectory(prefix="scorefront-cluster-") as directory, ExitStack() as stack:
         work = Path(directory)
