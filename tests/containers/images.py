@@ -18,7 +18,7 @@ from support import ROOT, expect, must
 
 SUITE = "bookworm"
 # What the containers of these tests run besides scorefront, and what Rust needs to link.
-PACKAGES = ["ca-certificates", "gcc", "haproxy", "libc6-dev", "openssl", "python3", "python3-venv"]
+PACKAGES = ["ca-certificates", "gcc", "haproxy", "libc6-dev", "openssl", "python3", "python3-hpack", "python3-venv"]
 SYSTEMD_PACKAGES = ["adduser", "systemd-sysv"]
 MIRROR = "http://deb.debian.org/debian"
 MODEL = ROOT / "deploy/compose/model"
@@ -133,23 +133,28 @@ class Bases:
             "--directory", self.root(), ".", "--directory", self.directory, "wheels",
             settings=["ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/usr/local/wheels"])
 
-    def scorefront(self, binary=None):
-        """The image under test: of the Dockerfile, or of a program that is there already, for whoever works on the tests."""
-        image = f"{engine.RUN}:latest"
-        if not binary:
-            bases = ["--build-arg", f"BUILD_IMAGE={self.build_image()}", "--build-arg", f"RUN_IMAGE={self.run_image()}"]
-            # Its first stage by itself: what was built stays for the next run, and only the last of it.
-            before = engine.run("image", "inspect", "--format", "{{.Id}}", STAGE).stdout.strip()
-            engine.build(STAGE, ROOT, "--target", "build", *bases)
-            engine.build(image, ROOT, *bases, "--build-arg", "VERSION=0.1.0-test")
-            if before and before != engine.docker("image", "inspect", "--format", "{{.Id}}", STAGE):
-                engine.run("image", "rm", before)
-            return image
-        # The last stage of the same file, with the program in the place of the first.
+    def built(self, quickly=False):
+        """The image of the Dockerfile; `quickly` without what makes the program fast."""
+        words = ["--build-arg", f"BUILD_IMAGE={self.build_image()}", "--build-arg", f"RUN_IMAGE={self.run_image()}"]
+        if quickly:
+            words += ["--build-arg", "CARGO_PROFILE_RELEASE_LTO=off", "--build-arg", "CARGO_PROFILE_RELEASE_OPT_LEVEL=0"]
+        # Its first stage by itself: what was built stays for the next run, and only the last of it.
+        before = engine.run("image", "inspect", "--format", "{{.Id}}", STAGE).stdout.strip()
+        engine.build(STAGE, ROOT, "--target", "build", *words)
+        image = f"{engine.RUN}:built"
+        engine.build(image, ROOT, *words, "--build-arg", "VERSION=0.1.0-test")
+        if before and before != engine.docker("image", "inspect", "--format", "{{.Id}}", STAGE):
+            engine.run("image", "rm", before)
+        return image
+
+    def of_program(self, binary):
+        """The last stage of the Dockerfile, with a program that is there already in the place of the first."""
+        image = f"{engine.RUN}:program"
         with tempfile.TemporaryDirectory(dir=self.directory) as context:
             must(["strip", "--output-file", Path(context) / "scorefront", binary])
             text = (ROOT / "Dockerfile").read_text()
             last = text[text.rindex("FROM ${RUN_IMAGE}"):]
             last = last.replace("--from=build /src/target/release/scorefront", "scorefront")
             (Path(context) / "Dockerfile").write_text(f"ARG RUN_IMAGE\n{last}")
-            return engine.build(image, context, "--build-arg", f"RUN_IMAGE={self.run_image()}") and image
+            engine.build(image, context, "--build-arg", f"RUN_IMAGE={self.run_image()}")
+        return image
