@@ -102,7 +102,9 @@ impl DemoEnvironment {
         fs::write(self.config(), main)?;
         let replicas: Vec<_> = replicas.iter().map(|replica| format!("\"http://{replica}\"")).collect();
         let service = format!(
-            "[[service]]\nname = \"iris\"\nprimary_key_sha256 = \"{}\"\nreplicas = [{}]\n",
+            "[[service]]\nname = \"iris\"\nprimary_key_sha256 = \"{}\"\nreplicas = [{}]\n\
+             # The model takes microseconds: a load generator is served rather than told to come again.\n\
+             max_queue = 10000\nmax_queue_wait = \"10s\"\n",
             sha256_hex(&self.key),
             replicas.join(", ")
         );

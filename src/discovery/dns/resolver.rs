@@ -22,8 +22,8 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use tokio::time::{Instant, timeout_at};
 
+use super::found::{ip_of, shorter};
 use super::system::{Conf, Files, Hosts, Stamps};
-use super::{ip_of, shorter};
 use crate::config::Dns;
 
 /// How long a name server may take while there is another to ask.

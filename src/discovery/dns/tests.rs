@@ -5,12 +5,15 @@ mod stub;
 use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Mutex;
 
 use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Record, RecordType};
 use tokio::task::{LocalSet, spawn_local};
 
+use super::found::{Addresses, MAX_KNOWN, SHORT_TTL};
 use super::system::Files;
 use super::*;
 use stub::{Reply, Stub, address, alias, service};
@@ -628,6 +631,9 @@ impl Write for Lines {
 async fn a_failure_is_logged_when_it_begins_and_when_it_ends() {
     let lines = Lines::default();
     let writer = lines.clone();
+    // With one subscriber alone an event that another thread meets first is asked about there, where nobody listens, and
+    // is never heard of again.
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     local(async {

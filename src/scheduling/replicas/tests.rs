@@ -7,7 +7,12 @@ use std::task::{Context, Poll, Waker};
 use http::StatusCode;
 use tokio::time::advance;
 
+use super::choice::choose;
 use super::*;
+use crate::scheduling::condition::Health;
+use crate::scheduling::permits::ANY;
+use crate::scheduling::queue::{Rank, Turned};
+use crate::scheduling::replica::ReplicaPermit;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
