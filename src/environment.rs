@@ -15,6 +15,7 @@ pub mod report;
 pub mod write;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -26,6 +27,7 @@ use crate::config::{Cname, CnamePattern, Config, Diagnostics, FilePath, TlsVersi
 use crate::tls::tickets::TicketKeys;
 use crate::tls::{Certificate, CertificateTable, Identity, Settings};
 use configuration::Configuration;
+use file::Way;
 use held::{Attention, Files, Held, Outcome};
 use identities::{Identities, Parts};
 use material::{AdminCallers, AdminPair, AdminToken, Callers, ClusterSecrets, Material, Pair, Tickets};
@@ -84,7 +86,7 @@ impl Scope {
 
     /// What was changed with `files`, all of it.
     pub fn changed(files: &[PathBuf]) -> Self {
-        let directories = files.iter().flat_map(|file| file::directories(file));
+        let directories = files.iter().flat_map(|file| Way::of(file).directories);
         let files = files.iter().filter_map(|file| file.canonicalize().ok());
         Self::Changed(directories.chain(files).collect())
     }
@@ -256,6 +258,11 @@ impl Environment {
     pub fn directories(&self) -> HashSet<PathBuf> {
         let materials = self.materials().flat_map(|material| material.files().directories().iter().cloned());
         materials.chain(self.configuration.directories()).collect()
+    }
+
+    /// The names in those directories under which content counts.
+    pub fn names(&self) -> HashSet<OsString> {
+        self.files().flat_map(|files| files.names().iter().cloned()).collect()
     }
 
     /// Whether something may come of looking again soon.

@@ -315,7 +315,7 @@ impl<P: FnMut(&Environment)> Reloader<P> {
     fn follow_directories(&mut self) {
         let were_read = self.environment.take_read();
         if were_read || self.watch.is_stale() {
-            self.unheard |= self.watch.follow(self.environment.directories());
+            self.unheard |= self.watch.follow(self.environment.directories(), self.environment.names());
         }
     }
 

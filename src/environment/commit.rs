@@ -5,6 +5,7 @@
 //! change is made; moving the files into their places is finished by whoever comes next ([`recover`]), if not by us. A
 //! change of one file needs no such thing: its own renaming is the instant. What files mean is none of its business.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -114,7 +115,7 @@ impl Lock {
         }
         match moves.as_slice() {
             [] => Ok(()),
-            [only] => self.carry_out(written.path(), only),
+            [only] => sync(&self.carry_out(written.path(), only)?),
             _ => self.commit_all(written, &Manifest { moves }),
         }
     }
@@ -154,8 +155,13 @@ impl Lock {
         let file = pending.join(MANIFEST);
         let read = || Ok(serde_json::from_slice::<Manifest>(&fs::read(&file)?)?);
         let manifest = read().map_err(failed("cannot be read", &file))?;
-        for one in &manifest.moves {
-            self.carry_out(pending, one)?;
+        // All of them, and only then what takes time: who reads meanwhile would see the certificate of one pair and the key of
+        // another.
+        let directories: Result<BTreeSet<_>, _> =
+            manifest.moves.iter().map(|one| self.carry_out(pending, one)).collect();
+        // One that is gone by now has nothing to be lost, if this is done again.
+        for directory in directories?.iter().filter(|directory| directory.exists()) {
+            sync(directory)?;
         }
         // First the manifest: without it what is left means nothing.
         fs::remove_file(&file)
@@ -164,17 +170,17 @@ impl Lock {
         sync(&self.directory)
     }
 
-    /// Again as often as it takes.
-    fn carry_out(&self, written: &Path, Move { to, from }: &Move) -> Result<(), WriteError> {
+    /// Again as often as it takes. Says which directory is to be synced.
+    fn carry_out(&self, written: &Path, Move { to, from }: &Move) -> Result<PathBuf, WriteError> {
         let to = self.directory.join(to);
-        let directory = to.parent().unwrap_or(&self.directory);
+        let directory = to.parent().unwrap_or(&self.directory).to_owned();
         let replaced = match from {
             Some(from) => {
                 let from = written.join(from);
                 if !from.exists() {
-                    return Ok(());
+                    return Ok(directory);
                 }
-                make_directories(directory).and_then(|()| put(&from, &to))
+                make_directories(&directory).and_then(|()| put(&from, &to))
             }
             None => match fs::remove_file(&to) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -182,7 +188,7 @@ impl Lock {
             },
         };
         replaced.map_err(failed("cannot be replaced", &to))?;
-        sync(directory)
+        Ok(directory)
     }
 }
 
@@ -227,7 +233,8 @@ fn put(from: &Path, to: &Path) -> io::Result<()> {
             give_to_owner_of(to, beside.as_file());
             beside.as_file().sync_all()?;
             beside.persist(to)?;
-            fs::remove_file(from)
+            // The other goes with the directory that it is in.
+            Ok(())
         }
         renamed => renamed,
     }
@@ -301,6 +308,17 @@ mod tests {
             assert_eq!(entries(directory.path()), [".lock", "a", "b"]);
             assert!(["a", "b"].iter().all(|name| fs::read(file(name)).expect("there") == b"new"));
         }
+    }
+
+    #[test]
+    fn a_change_that_was_cut_off_is_finished_where_its_directory_has_gone_since() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pending = directory.path().join(PENDING);
+        fs::create_dir(&pending).expect("made");
+        let moves = manifest(&[("gone/a", Some("0")), ("gone/b", None)]);
+        fs::write(pending.join(MANIFEST), serde_json::to_vec(&moves).expect("JSON")).expect("written");
+        recover(directory.path()).expect("finished");
+        assert_eq!(entries(directory.path()), [".lock"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Files as they are found: read whole and within bounds, and looked at from outside to see whether they changed.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
@@ -82,36 +83,61 @@ impl From<&Metadata> for Stamp {
 /// Links that are followed on the way to one file, as many as the kernel does.
 const MAX_LINKS: usize = 40;
 
-/// The directories in which a change of what `path` leads to can be seen: those in which a link on the way lies, that of
-/// the file in the end, and the one above it, in which it may be replaced as a whole. Of those that do not exist, the
-/// nearest that does.
-pub fn directories(path: &Path) -> Vec<PathBuf> {
-    let mut directories = Vec::new();
-    let mut links = 0;
-    // What is left of the way, the next step last.
-    let mut ahead: Vec<PathBuf> = steps(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
-    let mut reached = PathBuf::new();
-    while let Some(step) = ahead.pop() {
-        // Of a directory that was reached through no link, `..` is the one above.
-        if step == Path::new("..") {
-            reached.pop();
-            continue;
+/// Where a change of what paths lead to can be seen.
+#[derive(Debug, Default)]
+pub struct Way {
+    /// Those in which a link on the way lies, that of the file in the end, and the one above it, in which it may be replaced
+    /// as a whole. Of those that do not exist, the nearest that does.
+    pub directories: Vec<PathBuf>,
+    /// What the links on the way and the file in the end are called in them.
+    pub names: Vec<OsString>,
+}
+
+impl Way {
+    pub fn of_all(paths: &[PathBuf]) -> Self {
+        let mut all = Self::default();
+        for way in paths.iter().map(|path| Self::of(path)) {
+            all.directories.extend(way.directories);
+            all.names.extend(way.names);
         }
-        let next = reached.join(step);
-        match fs::read_link(&next) {
-            Ok(target) if links < MAX_LINKS => {
-                links += 1;
-                directories.push(reached.clone());
-                ahead.extend(steps(&target));
-            }
-            _ => reached = next,
-        }
+        all.directories.sort_unstable();
+        all.directories.dedup();
+        all.names.sort_unstable();
+        all.names.dedup();
+        all
     }
-    let own = reached.parent().unwrap_or(Path::new("/"));
-    directories.extend([own, own.parent().unwrap_or(own)].map(nearest_existing));
-    directories.sort_unstable();
-    directories.dedup();
-    directories
+
+    pub fn of(path: &Path) -> Self {
+        let mut directories = Vec::new();
+        let mut names = Vec::new();
+        let mut links = 0;
+        // What is left of the way, the next step last.
+        let mut ahead: Vec<PathBuf> = steps(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        let mut reached = PathBuf::new();
+        while let Some(step) = ahead.pop() {
+            // Of a directory that was reached through no link, `..` is the one above.
+            if step == Path::new("..") {
+                reached.pop();
+                continue;
+            }
+            let next = reached.join(step);
+            match fs::read_link(&next) {
+                Ok(target) if links < MAX_LINKS => {
+                    links += 1;
+                    directories.push(reached.clone());
+                    names.extend(next.file_name().map(OsStr::to_owned));
+                    ahead.extend(steps(&target));
+                }
+                _ => reached = next,
+            }
+        }
+        let own = reached.parent().unwrap_or(Path::new("/"));
+        directories.extend([own, own.parent().unwrap_or(own)].map(nearest_existing));
+        names.extend(reached.file_name().map(OsStr::to_owned));
+        directories.sort_unstable();
+        directories.dedup();
+        Self { directories, names }
+    }
 }
 
 /// The last step first. An absolute path begins with the root, which leads away from wherever one is.
@@ -142,10 +168,11 @@ mod tests {
         symlink("../real", root.join("links/current")).expect("a link");
         symlink("current/inner/cert.pem", root.join("links/cert.pem")).expect("a link");
 
-        let watched = directories(&root.join("links/cert.pem"));
-        assert_eq!(watched, ["links", "real", "real/inner"].map(|name| root.join(name)));
-        let missing = directories(&root.join("nowhere/at/all/cert.pem"));
-        assert_eq!(missing, [root]);
+        let way = Way::of(&root.join("links/cert.pem"));
+        assert_eq!(way.directories, ["links", "real", "real/inner"].map(|name| root.join(name)));
+        assert_eq!(way.names, ["cert.pem", "current", "cert.pem"]);
+        let missing = Way::of(&root.join("nowhere/at/all/cert.pem"));
+        assert_eq!(missing.directories, [root]);
     }
 
     #[test]
@@ -153,7 +180,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         symlink("b", directory.path().join("a")).expect("a link");
         symlink("a", directory.path().join("b")).expect("a link");
-        assert!(!directories(&directory.path().join("a")).is_empty());
+        assert!(!Way::of(&directory.path().join("a")).directories.is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! What is held changes by content alone, however it was noticed that there may be something new, and only for
 //! something better: a file that is half-written, or wrong, or gone, leaves what was there in place.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
-use super::file::{self, Stamp};
+use super::file::{self, Stamp, Way};
 use crate::config::Diagnostics;
 
 /// A writer may need a moment between one file and the next. What is wrong for less than this is nobody's business.
@@ -91,7 +92,7 @@ pub struct Held<T> {
 pub struct Files {
     paths: Vec<PathBuf>,
     /// Where a change can be seen.
-    directories: Vec<PathBuf>,
+    way: Way,
     seen: Option<Seen>,
     /// Of the content that is held.
     held: Option<[u8; 32]>,
@@ -159,7 +160,7 @@ impl Trouble {
 impl Files {
     fn new(paths: Vec<PathBuf>) -> Self {
         Self {
-            directories: directories(&paths),
+            way: Way::of_all(&paths),
             paths,
             seen: None,
             held: None,
@@ -179,7 +180,7 @@ impl Files {
         if self.paths == paths {
             return false;
         }
-        self.directories = directories(&paths);
+        self.way = Way::of_all(&paths);
         self.paths = paths;
         self.seen = None;
         self.were_read = true;
@@ -188,7 +189,12 @@ impl Files {
 
     /// Where a change can be seen.
     pub fn directories(&self) -> &[PathBuf] {
-        &self.directories
+        &self.way.directories
+    }
+
+    /// What changes there have to do with them that only change the content of something.
+    pub fn names(&self) -> &[OsString] {
+        &self.way.names
     }
 
     pub fn generation(&self) -> u64 {
@@ -250,7 +256,7 @@ impl Files {
         if attention == Attention::Glance && !self.trouble_may_pass() && self.are_as_seen(&stamps, now) {
             return Reading::Same;
         }
-        self.directories = directories(&self.paths);
+        self.way = Way::of_all(&self.paths);
         self.were_read = true;
         let Some((contents, stamps)) = self.contents() else {
             // Somebody is writing all the while. With nothing seen they are unsettled, and looked at again soon.
@@ -344,13 +350,6 @@ impl<T> Held<T> {
         self.files.trouble = Some(Trouble { passing, ..trouble });
         Outcome::Refused
     }
-}
-
-fn directories(paths: &[PathBuf]) -> Vec<PathBuf> {
-    let mut directories: Vec<_> = paths.iter().flat_map(|path| file::directories(path)).collect();
-    directories.sort_unstable();
-    directories.dedup();
-    directories
 }
 
 /// The same for the same contents in the same files.

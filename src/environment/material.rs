@@ -201,33 +201,15 @@ impl Material for Tickets {
         self.held.look(
             attention,
             remarks,
-            |contents, circumstances, found| judge_tickets(file, contents, circumstances, found),
+            |contents, circumstances, found| {
+                judge_secrets(("ticket_keys", file), contents, circumstances, found, |text| {
+                    let remedy =
+                        format!("write one secret a line into it: openssl rand -base64 48 > {}", file.display());
+                    Secret::parse(text).map_err(|problem| (problem.to_string(), remedy))
+                })
+            },
             |_| true,
         )
-    }
-}
-
-fn judge_tickets(
-    file: &FilePath,
-    contents: &[Content],
-    circumstances: &Circumstances<'_, Vec<Secret>>,
-    found: &mut Diagnostics,
-) -> Offer<Vec<Secret>> {
-    let Some(text) = contents.first().and_then(|content| said(content, "ticket_keys", file, found)) else {
-        return Offer::Nothing;
-    };
-    if circumstances.may_be_unfinished(contents) {
-        return wait_for_end("ticket_keys", file, found);
-    }
-    warn_if_others_can_read("ticket_keys", file, found);
-    match Secret::parse(text) {
-        Ok(secrets) => Offer::Take(secrets),
-        Err(problem) => {
-            let path = file.display();
-            let remedy = format!("write one secret a line into it: openssl rand -base64 48 > {path}");
-            found.error_with(file.at.clone(), format!("ticket_keys {path}: {problem}"), remedy);
-            Offer::Nothing
-        }
     }
 }
 
@@ -289,32 +271,19 @@ impl Material for AdminToken {
         self.held.look(
             attention,
             remarks,
-            |contents, circumstances, found| judge_token(file, contents, circumstances, found),
+            |contents, circumstances, found| {
+                judge_secrets(("token_file", file), contents, circumstances, found, |text| {
+                    let token = text.trim_ascii();
+                    if token.len() >= config::MIN_TOKEN {
+                        return Ok(Zeroizing::new(token.to_vec()));
+                    }
+                    let remedy = format!("write a secret of at least {} characters into it", config::MIN_TOKEN);
+                    Err(("is too short".to_owned(), remedy))
+                })
+            },
             |_| true,
         )
     }
-}
-
-fn judge_token(
-    file: &FilePath,
-    contents: &[Content],
-    circumstances: &Circumstances<'_, Token>,
-    found: &mut Diagnostics,
-) -> Offer<Token> {
-    let Some(text) = contents.first().and_then(|content| said(content, "token_file", file, found)) else {
-        return Offer::Nothing;
-    };
-    if circumstances.may_be_unfinished(contents) {
-        return wait_for_end("token_file", file, found);
-    }
-    warn_if_others_can_read("token_file", file, found);
-    let token = text.trim_ascii();
-    if token.len() >= config::MIN_TOKEN {
-        return Offer::Take(Zeroizing::new(token.to_vec()));
-    }
-    let remedy = format!("write a secret of at least {} characters into it", config::MIN_TOKEN);
-    found.error_with(file.at.clone(), format!("token_file {}: is too short", file.display()), remedy);
-    Offer::Nothing
 }
 
 /// The secrets that the front ends of the cluster know each other by.
@@ -332,33 +301,39 @@ impl Material for ClusterSecrets {
         self.held.look(
             attention,
             remarks,
-            |contents, circumstances, found| judge_secrets(file, contents, circumstances, found),
+            |contents, circumstances, found| {
+                judge_secrets(("secret_file", file), contents, circumstances, found, |text| {
+                    let remedy = format!(
+                        "write one secret a line into it, the same for all front ends: openssl rand -base64 48 > {}",
+                        file.display(),
+                    );
+                    Secrets::parse(text).map_err(|problem| (problem.to_string(), remedy))
+                })
+            },
             |_| true,
         )
     }
 }
 
-fn judge_secrets(
-    file: &FilePath,
+/// A file of nothing but secrets. `read` finds them in its text, or the problem, and what to do about it.
+fn judge_secrets<T>(
+    (key, file): (&str, &FilePath),
     contents: &[Content],
-    circumstances: &Circumstances<'_, Secrets>,
+    circumstances: &Circumstances<'_, T>,
     found: &mut Diagnostics,
-) -> Offer<Secrets> {
-    let Some(text) = contents.first().and_then(|content| said(content, "secret_file", file, found)) else {
+    read: impl FnOnce(&[u8]) -> Result<T, (String, String)>,
+) -> Offer<T> {
+    let Some(text) = contents.first().and_then(|content| said(content, key, file, found)) else {
         return Offer::Nothing;
     };
     if circumstances.may_be_unfinished(contents) {
-        return wait_for_end("secret_file", file, found);
+        return wait_for_end(key, file, found);
     }
-    warn_if_others_can_read("secret_file", file, found);
-    match Secrets::parse(text) {
+    warn_if_others_can_read(key, file, found);
+    match read(text) {
         Ok(secrets) => Offer::Take(secrets),
-        Err(problem) => {
-            let path = file.display();
-            let remedy = format!(
-                "write one secret a line into it, the same for all front ends: openssl rand -base64 48 > {path}"
-            );
-            found.error_with(file.at.clone(), format!("secret_file {path}: {problem}"), remedy);
+        Err((problem, remedy)) => {
+            found.error_with(file.at.clone(), format!("{key} {}: {problem}", file.display()), remedy);
             Offer::Nothing
         }
     }

@@ -2,6 +2,7 @@
 //! renamed into place, or a link that is swapped, is another file, and a watch on the old one would never tell.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, TrySendError};
 
-use notify::event::{AccessKind, AccessMode};
+use arc_swap::ArcSwap;
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Config, ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::{Message, config};
@@ -18,6 +20,9 @@ use super::{Message, config};
 pub(super) struct Watch {
     /// Absent if the kernel does not tell, or is not to be asked; the poll goes on in any case.
     watcher: Option<RecommendedWatcher>,
+    /// What files are called whose content counts. Others may be written as often as anybody likes, such as a log that lies
+    /// beside the configuration.
+    names: Arc<ArcSwap<HashSet<OsString>>>,
     /// Each with the directory it was, by device and inode, when the watch began.
     watched: HashMap<PathBuf, (u64, u64)>,
     /// Whether a directory may have become another one, with the inode of the one before.
@@ -28,14 +33,15 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(config: &config::Reload, inbox: &SyncSender<Message>) -> Self {
-        let watcher = config.watch.then(|| watcher(inbox.clone()));
+        let names = Arc::default();
+        let watcher = config.watch.then(|| watcher(inbox.clone(), Arc::clone(&names)));
         let watcher = watcher.and_then(|watcher| {
             let interval = config.poll_interval;
             watcher
                 .inspect_err(|error| tracing::warn!(%error, ?interval, "files cannot be watched; they are polled"))
                 .ok()
         });
-        Self { watcher, watched: HashMap::new(), is_stale: false, told: false }
+        Self { watcher, names, watched: HashMap::new(), is_stale: false, told: false }
     }
 
     /// Something happened to what is at `path`: if that is a directory that is watched, it may have been replaced, and
@@ -54,12 +60,13 @@ impl Watch {
         self.is_stale
     }
 
-    /// Watches `wanted`, and nothing else. Whether any of it was not watched before, so that something may have changed in
-    /// there unheard.
-    pub(super) fn follow(&mut self, wanted: HashSet<PathBuf>) -> bool {
+    /// Watches `wanted`, and nothing else, for the content of what has one of `names` and for any other change. Whether any of
+    /// it was not watched before, so that something may have changed in there unheard.
+    pub(super) fn follow(&mut self, wanted: HashSet<PathBuf>, names: HashSet<OsString>) -> bool {
         self.is_stale = false;
         let Some(watcher) = &mut self.watcher else { return false };
-        let mut is_new = false;
+        let mut is_new = !names.is_subset(&self.names.load());
+        self.names.store(Arc::new(names));
         self.watched.retain(|directory, identity| {
             let keep = wanted.contains(directory) && self::identity(directory) == Some(*identity);
             if !keep {
@@ -90,11 +97,11 @@ impl Watch {
     }
 }
 
-fn watcher(inbox: SyncSender<Message>) -> notify::Result<RecommendedWatcher> {
+fn watcher(inbox: SyncSender<Message>, names: Arc<ArcSwap<HashSet<OsString>>>) -> notify::Result<RecommendedWatcher> {
     let missed = Arc::new(AtomicBool::new(false));
     let on_event = move |event: notify::Result<Event>| {
         let message = match event {
-            Ok(event) if is_reading(event.kind) => return,
+            Ok(event) if is_reading(event.kind) || is_of_others(&event, &names.load()) => return,
             Ok(mut event) if !event.need_rescan() && !event.paths.is_empty() => {
                 Message::Changed(event.paths.swap_remove(0))
             }
@@ -113,6 +120,60 @@ fn is_reading(kind: EventKind) -> bool {
     matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
+/// Whether only the content of something changed that nobody follows.
+fn is_of_others(event: &Event, names: &HashSet<OsString>) -> bool {
+    let is_content = matches!(
+        event.kind,
+        EventKind::Modify(ModifyKind::Data(_)) | EventKind::Access(AccessKind::Close(AccessMode::Write))
+    );
+    let is_followed = |path: &PathBuf| path.file_name().is_some_and(|name| names.contains(name));
+    is_content && !event.need_rescan() && !event.paths.iter().any(is_followed)
+}
+
 fn identity(directory: &Path) -> Option<(u64, u64)> {
     fs::metadata(directory).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, sync_channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn next(inbox: &Receiver<Message>) -> Option<OsString> {
+        match inbox.recv_timeout(Duration::from_secs(20)).expect("a message") {
+            Message::Changed(path) => path.file_name().map(ToOwned::to_owned),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_is_written_to_a_file_that_nobody_follows_wakes_nobody() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [log, followed] = ["out.log", "scorefront.toml"].map(|name| directory.path().join(name));
+        for file in [&log, &followed] {
+            fs::write(file, "").expect("written");
+        }
+        let (sender, inbox) = sync_channel(100);
+        let config = config::Reload { watch: true, poll_interval: Duration::from_secs(60) };
+        let mut watch = Watch::new(&config, &sender);
+        let names = HashSet::from(["scorefront.toml".into()]);
+        let wanted = HashSet::from([directory.path().to_owned()]);
+        assert!(watch.follow(wanted.clone(), names.clone()));
+        assert!(!watch.follow(wanted.clone(), names), "all of it is watched");
+
+        for _ in 0..10 {
+            fs::write(&log, "a line").expect("written");
+        }
+        fs::write(&followed, "a line").expect("written");
+        assert_eq!(next(&inbox), Some("scorefront.toml".into()));
+
+        // A file that comes may belong to a pattern, or be what was missing.
+        fs::write(directory.path().join("new.toml"), "a line").expect("written");
+        while next(&inbox) != Some("new.toml".into()) {}
+
+        let names = HashSet::from(["scorefront.toml".into(), "new.toml".into()]);
+        assert!(watch.follow(wanted, names), "it may have been written to before it was followed");
+    }
 }
