@@ -17,6 +17,7 @@ mod source;
 mod table;
 mod value;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -55,12 +56,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// Whether Kubernetes is asked for anything.
-    pub fn uses_kubernetes(&self) -> bool {
-        let mut deployments = self.services.iter().flat_map(|service| &service.deployments);
-        self.kubernetes.discovered.is_some()
-            || self.kubernetes.front_end_service.is_some()
-            || deployments.any(|deployment| matches!(deployment.source, Source::Kubernetes { .. }))
+    /// How many watches of Kubernetes it asks for: one for each namespace with endpoints that are named, and one for
+    /// each other thing that is read there.
+    pub fn kubernetes_watches(&self) -> usize {
+        let deployments = self.services.iter().flat_map(|service| &service.deployments);
+        let replicas = deployments.filter_map(|deployment| match &deployment.source {
+            Source::Kubernetes { target, .. } => Some(target),
+            Source::Static(_) | Source::Dns { .. } => None,
+        });
+        let members = self.cluster.iter().filter_map(|cluster| match &cluster.members {
+            Members::Kubernetes { target, .. } => Some(target),
+            Members::Listed(_) | Members::Dns(_) => None,
+        });
+        let namespaces: HashSet<_> = replicas.chain(members).map(|target| &target.namespace).collect();
+        let Kubernetes { discovered, front_end_service, .. } = &self.kubernetes;
+        namespaces.len() + usize::from(discovered.is_some()) + usize::from(front_end_service.is_some())
     }
 }
 
@@ -281,6 +291,8 @@ pub enum Members {
     Listed(Vec<SocketAddr>),
     /// Their addresses are looked up.
     Dns(DnsTarget),
+    /// They are the endpoints of a Service of Kubernetes; `at` is where that is written.
+    Kubernetes { target: KubernetesTarget, at: Location },
 }
 
 /// `[log]`.

@@ -8,6 +8,7 @@ mod delay;
 mod published;
 pub mod pulse;
 mod share;
+mod sources;
 pub mod spread;
 mod tend;
 pub mod worker;
@@ -15,6 +16,7 @@ pub mod worker;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::num::NonZero;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -38,6 +40,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LineWriter;
 use crate::tls::Terminator;
 use published::Published;
+use sources::Sources;
 
 /// Why the front end did not start.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +147,7 @@ impl FrontEnd {
             front_end.workers.push(start_thread(format!("worker-{index}"), |runtime| worker::run(runtime, setup))?);
         }
         let catalog_changed = Arc::new(Notify::new());
-        let kubernetes = Arc::new(Standing::new(config.uses_kubernetes()));
+        let kubernetes = Arc::new(Standing::new(config.kubernetes_watches()));
         let published = Arc::new(Published::new(published::Parts {
             https_port: https.port(),
             metrics: Arc::clone(&metrics),
@@ -162,12 +165,10 @@ impl FrontEnd {
         let main = environment.main_file().to_owned();
         let reload = reload::start(environment, publish).map_err(StartError::Thread)?;
         front_end.reload = Some(reload.clone());
-        let tended = Arc::clone(&catalog);
-        let shared = cluster
-            .clone()
-            .map(|cluster| share::share(cluster, Arc::clone(&catalog), Arc::clone(&shared_config), phases.clone()));
+        let (tended, shared) = (Arc::clone(&catalog), cluster.clone());
+        let (followed, draining) = (Arc::clone(&shared_config), phases.clone());
         let admin = Admin::new(admin::Parts {
-            phases,
+            phases: front_end.phase.subscribe(),
             metrics,
             certificates,
             catalog,
@@ -185,10 +186,11 @@ impl FrontEnd {
         front_end.control = Some(start_thread("control".to_owned(), |runtime| {
             runtime.spawn_local(asked.answer());
             let labelled = Box::new(move |all: Vec<_>| published.follow_labelled(all));
+            let sources = Rc::new(Sources::new(Arc::clone(&kubernetes)));
             let told = tend::Told { standing: kubernetes, labelled };
-            runtime.spawn_local(tend::tend(tended, catalog_changed, told));
-            if let Some(shared) = shared {
-                runtime.spawn_local(shared);
+            runtime.spawn_local(tend::tend(Arc::clone(&tended), catalog_changed, Rc::clone(&sources), told));
+            if let Some(cluster) = shared {
+                runtime.spawn_local(share::share(cluster, tended, followed, sources, draining));
             }
             runtime.block_on(admin.serve(sockets.admin));
             // A name that is being looked up is not waited for.

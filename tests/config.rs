@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use scorefront::config::{
     self, AdminListen, Auth, CnamePattern, Config, Diagnostics, ErrorFormat, HealthChecks, HttpWhenTls, Kubernetes,
-    KubernetesName, LogFormat, Mirror, Priority, Rate, RequestLimits, Service, Source, StickyBy, TlsStatus, TlsVersion,
+    KubernetesName, LogFormat, Members, Mirror, Priority, Rate, RequestLimits, Service, Source, StickyBy, TlsStatus,
+    TlsVersion,
 };
 
 #[test]
@@ -358,6 +359,17 @@ fn a_queue_in_the_defaults_may_be_for_a_service_with_a_time_of_its_own() {
         let (_, warnings) = load(&write(directory.path(), "scorefront.toml", text));
         assert_eq!(warnings.to_string().contains("`max_queue` has no effect"), warned, "{own}: {warnings}");
     }
+}
+
+#[test]
+fn front_ends_are_named_by_kubernetes_as_replicas_are() {
+    let (config, _) = load(Path::new("tests/config/valid/cluster-kubernetes.toml"));
+    let Some(Members::Kubernetes { target, .. }) = config.cluster.as_ref().map(|cluster| &cluster.members) else {
+        panic!("{:?}", config.cluster)
+    };
+    assert_eq!(target.to_string(), "scoring/scorefront-peers:peers");
+    // Their namespace is that of one of the services; another one, and the front end's own Service, are watched as well.
+    assert_eq!(config.kubernetes_watches(), 3);
 }
 
 fn load(file: &Path) -> (Config, Diagnostics) {

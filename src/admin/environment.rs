@@ -20,6 +20,7 @@ use super::model::{
 };
 use super::{Admin, settings, state};
 use crate::config::{self, CnamePattern, Config, TlsStatus};
+use crate::discovery::kubernetes::standing::PublicAddress;
 use crate::environment::draft::{Draft, set};
 use crate::tls::{Severity, pair};
 
@@ -287,18 +288,18 @@ fn directory_name(main: &Path) -> String {
 
 impl Admin {
     /// The address that callers reach the front end by, and who says so.
-    fn public_address(&self, config: &Config) -> (IpAddr, AddressSource) {
+    fn public_address(&self, config: &Config) -> (PublicAddress, AddressSource) {
         let listens = self.bound.https.ip();
         if let Some(address) = config.frontend.public_ip_address {
-            (address, AddressSource::Configuration)
+            (PublicAddress::Ip(address), AddressSource::Configuration)
         } else if let Some(address) = self.kubernetes.public_address() {
             (address, AddressSource::LoadBalancer)
         } else if !listens.is_unspecified() {
-            (listens, AddressSource::Listener)
+            (PublicAddress::Ip(listens), AddressSource::Listener)
         } else if let Some(address) = outbound() {
-            (address, AddressSource::Outbound)
+            (PublicAddress::Ip(address), AddressSource::Outbound)
         } else {
-            (Ipv4Addr::LOCALHOST.into(), AddressSource::Loopback)
+            (PublicAddress::Ip(Ipv4Addr::LOCALHOST.into()), AddressSource::Loopback)
         }
     }
 
@@ -314,8 +315,8 @@ impl Admin {
         let name = service.name.as_str();
         let host = is_tls.then(|| cname_of(config, service)).flatten().unwrap_or_else(|| {
             match self.public_address(config).0 {
-                IpAddr::V4(address) => address.to_string(),
-                IpAddr::V6(address) => format!("[{address}]"),
+                PublicAddress::Ip(IpAddr::V6(address)) => format!("[{address}]"),
+                address => address.to_string(),
             }
         });
         format!("{scheme}://{host}{port}/api/v1/service/{name}")

@@ -266,7 +266,8 @@ pub struct Environment {
     pub created_on: Option<String>,
     #[schema(format = DateTime)]
     pub modified_on: String,
-    /// The address of the front end, which the CNAME has to lead to.
+    /// The address of the front end, which the CNAME has to lead to; the name of a load balancer that has no address of
+    /// its own.
     pub public_ip_address: String,
     pub public_ip_address_source: AddressSource,
     pub container_service: ContainerService,

@@ -56,7 +56,9 @@ pub fn own_address(config: &Cluster, bound: SocketAddr) -> Result<SocketAddr, Ad
                 _ => Err(AddressError::NotListed(port)),
             }
         }
-        Members::Dns(_) => on_the_way_out().map(|ip| SocketAddr::new(ip, port)).ok_or(AddressError::NoRoute(port)),
+        Members::Dns(_) | Members::Kubernetes { .. } => {
+            on_the_way_out().map(|ip| SocketAddr::new(ip, port)).ok_or(AddressError::NoRoute(port))
+        }
     }
 }
 

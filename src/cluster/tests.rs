@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::Cluster;
 use super::exchange::Refused;
-use super::members::ALONE_AFTER;
+use super::members::{ALONE_AFTER, Members};
 use super::plan::{Deployment, Sharer};
 use super::secret::Secrets;
 use crate::config::ReplicaAddress;
@@ -218,6 +218,33 @@ fn one_that_nobody_answers_goes_on_alone_after_a_while() {
     assert!(!front.cluster.is_ready(), "nobody was asked yet");
     front.share(now + ALONE_AFTER);
     assert!(front.cluster.is_ready() && front.cluster.is_settled());
+}
+
+#[test]
+fn two_that_have_met_stay_together_though_nobody_names_them_any_more() {
+    let mut now = Instant::now();
+    let [mut here, mut there] = [0, 1].map(|n| Members::new(address(n), now));
+    here.set_named(BTreeSet::from([address(0), address(1)]));
+    for round in 0..100 {
+        now += Duration::from_millis(500);
+        if round == 10 {
+            here.set_named(BTreeSet::new());
+        }
+        assert_eq!(here.candidates(), [address(1)]);
+        there.hear(here.state_for(address(1), round), false, now);
+        here.hear(there.state_for(address(0), round), true, now);
+        assert_eq!(there.candidates(), [address(0)]);
+        here.hear(there.state_for(address(0), round), false, now);
+        there.hear(here.state_for(address(1), round), true, now);
+    }
+    // Silence parts them.
+    here.note_failure(address(1), true);
+    here.hear(there.state_for(address(0), 200), false, now);
+    assert_eq!(here.candidates(), [address(1)]);
+    now += Duration::from_secs(6);
+    let mut third = Members::new(address(2), now);
+    here.hear(third.state_for(address(0), 0), false, now);
+    assert_eq!(here.candidates(), [address(2)]);
 }
 
 #[test]

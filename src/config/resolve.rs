@@ -3,6 +3,7 @@
 //! It reads no TOML and opens no file. A part that is wrong gets a stand-in so that the rest can be checked as well:
 //! what comes out counts only if no error was found.
 
+mod choice;
 mod cluster;
 mod kubernetes;
 mod service;

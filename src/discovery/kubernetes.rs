@@ -1,5 +1,5 @@
-//! Replicas by Kubernetes: the endpoints of a Service, as its `EndpointSlice`s have them; and what else its API says that
-//! a front end goes by.
+//! Replicas and front ends by Kubernetes: the endpoints of a Service, as its `EndpointSlice`s have them; and what else its
+//! API says that a front end goes by.
 //!
 //! A namespace is watched once, whoever wants to know of however many of its Services, and only while somebody does.
 //! What was heard goes on for as long as nothing else is: that the API is away takes no replica away. But what the API
@@ -29,6 +29,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use crate::config::{self, KubernetesName, KubernetesTarget, ReplicaAddress};
 use access::Access;
 use endpoints::Found;
+pub use endpoints::{Family, Which};
 pub use error::ApiError;
 use namespace::{Follower, Namespace};
 pub use services::{follow_address, follow_labelled};
@@ -85,13 +86,15 @@ impl Cluster {
     }
 }
 
-/// Follows the replicas of `target`, for ever, and hands every set that differs from the one before to `publish`.
+/// Follows those endpoints of `target` that are meant, for ever, and hands every set that differs from the one before to
+/// `publish`.
 ///
 /// It is meant for the control thread, and a target that is not needed any more is dropped with the future. Nothing is
 /// published before the first answer.
 pub async fn follow(
     cluster: &Cluster,
     target: &KubernetesTarget,
+    which: Which,
     mut publish: impl FnMut(Vec<ReplicaAddress>),
 ) -> Infallible {
     let watched = cluster.watched(target.namespace.as_ref());
@@ -99,7 +102,7 @@ pub async fn follow(
     let mut told = Told { target, standing: cluster.standing.target(target), was_cut: false };
     let mut published: Option<BTreeSet<SocketAddr>> = None;
     loop {
-        let found = watched.known.borrow().found(&target.service, &target.port);
+        let found = watched.known.borrow().found(target, which);
         if let Some(mut found) = found {
             told.tell(&mut found);
             if published.as_ref() != Some(&found.addresses) {
@@ -176,13 +179,13 @@ pub async fn look_up(cluster: &Cluster, namespace: Option<&KubernetesName>) -> R
 }
 
 impl Snapshot {
-    /// The replicas of `target`, which is in this namespace.
+    /// Those endpoints of `target`, which is in this namespace, that are meant.
     ///
     /// # Errors
     ///
     /// What is wrong with it, and the remedy.
-    pub fn replicas(&self, target: &KubernetesTarget) -> Result<Vec<ReplicaAddress>, String> {
-        let found = self.0.found(&target.service, &target.port).unwrap_or_default();
+    pub fn endpoints(&self, target: &KubernetesTarget, which: Which) -> Result<Vec<ReplicaAddress>, String> {
+        let found = self.0.found(target, which).unwrap_or_default();
         match found.trouble {
             Some(trouble) => Err(explain(target, trouble, &found)),
             None => Ok(found.addresses.into_iter().take(MAX_ADDRESSES).map(ReplicaAddress::of).collect()),

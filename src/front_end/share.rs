@@ -1,7 +1,6 @@
 //! Shares the replicas of the catalog out among the front ends of the cluster, and keeps that up: it follows the catalog,
 //! the replicas and the members. How is decided in [`crate::cluster`].
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use super::sources::{Followed, Sources, Task};
 use crate::cluster::plan::{Deployment, Sharer};
 use crate::cluster::{Cluster, exchange};
-use crate::config::{Config, DnsTarget, Members, ReplicaAddress};
-use crate::discovery::dns::{self, Resolver};
+use crate::config::{Config, Members, ReplicaAddress};
+use crate::discovery::kubernetes::{Family, Which};
 use crate::scoring::catalog::Catalog;
 use crate::shutdown::Phase;
 
@@ -30,6 +30,7 @@ pub(super) async fn share(
     cluster: Arc<Cluster>,
     catalog: Arc<ArcSwap<Catalog>>,
     config: Arc<ArcSwap<Config>>,
+    sources: Rc<Sources>,
     mut phases: watch::Receiver<Phase>,
 ) {
     spawn_local(exchange::follow(Arc::clone(&cluster)));
@@ -40,7 +41,7 @@ pub(super) async fn share(
         }
     });
     let mut sharer = Sharer::new(Arc::clone(&cluster));
-    let mut named = Named::default();
+    let mut named = Named { sources, by: None, lookup: None };
     let mut looked_at = None::<Instant>;
     loop {
         let now = Instant::now();
@@ -70,43 +71,50 @@ pub(super) async fn share(
 }
 
 /// Who says which front ends there are.
-#[derive(Default)]
 struct Named {
-    by: Option<Members>,
-    lookup: Option<Lookup>,
+    sources: Rc<Sources>,
+    by: Option<By>,
+    lookup: Option<Task>,
 }
 
-/// A task that ends when this is dropped.
-struct Lookup(AbortHandle);
-
-impl Drop for Lookup {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+#[derive(PartialEq)]
+enum By {
+    Listed(Vec<SocketAddr>),
+    LookedUp(Followed),
 }
 
 impl Named {
     fn follow(&mut self, cluster: &Arc<Cluster>, config: &Config, catalog: &Catalog) {
         // Without the table, which waits for a restart, it goes on as it was.
-        let Some(wanted) = config.cluster.as_ref().map(|cluster| &cluster.members) else { return };
-        if self.by.as_ref() == Some(wanted) {
+        let Some(table) = &config.cluster else { return };
+        let wanted = match &table.members {
+            Members::Listed(listed) => By::Listed(listed.clone()),
+            Members::Dns(target) => By::LookedUp(Followed::Dns(self.sources.resolver(catalog), target.clone())),
+            Members::Kubernetes { target, .. } => {
+                // Whether one takes calls is not for Kubernetes to say: one that is not ready yet, or is ending, may have
+                // slots. And each is to be known by the address that it knows itself by.
+                let which = Which::Any(Family::of(cluster.own().ip()));
+                By::LookedUp(Followed::Kubernetes(self.sources.cluster(catalog), target.clone(), which))
+            }
+        };
+        if self.by.as_ref() == Some(&wanted) {
             return;
         }
-        self.by = Some(wanted.clone());
-        self.lookup = None;
-        match wanted {
-            Members::Listed(listed) => cluster.set_named(listed.iter().copied().collect()),
-            Members::Dns(target) => {
-                let look_up = look_up(Arc::clone(cluster), target.clone(), Rc::new(Resolver::of(&catalog.dns)));
-                self.lookup = Some(Lookup(spawn_local(look_up).abort_handle()));
+        self.lookup = match &wanted {
+            By::Listed(listed) => {
+                cluster.set_named(listed.iter().copied().collect());
+                None
             }
-        }
+            By::LookedUp(followed) => {
+                let cluster = Arc::clone(cluster);
+                Some(followed.clone().start(move |source, addresses| {
+                    tracing::info!(%source, front_ends = addresses.len(), "front ends of the cluster looked up");
+                    cluster.set_named(addresses.iter().filter_map(socket).collect());
+                }))
+            }
+        };
+        self.by = Some(wanted);
     }
-}
-
-async fn look_up(cluster: Arc<Cluster>, target: DnsTarget, resolver: Rc<Resolver>) -> Infallible {
-    let publish = |addresses: Vec<ReplicaAddress>| cluster.set_named(addresses.iter().filter_map(socket).collect());
-    dns::follow(&resolver, &target, publish).await
 }
 
 /// What was looked up are addresses.

@@ -18,7 +18,7 @@ USER = 65532
 # What `docker run` is given everywhere.
 CONFINED = ("--read-only", "--cap-drop", "ALL", "--user", str(USER), "--security-opt", "no-new-privileges", "--memory",
             "64m")
-HTTPS, ADMIN = 8443, 8900
+HTTPS, ADMIN, PEERS = 8443, 8900, 8444
 
 
 MAIN = """
@@ -74,12 +74,13 @@ class Volume:
 class Cluster:
     """The environment that all front ends of a cluster read."""
 
-    def __init__(self, directory, pair, settings=""):
+    def __init__(self, directory, pair, settings="", files=None):
         self.key, self.token = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
         self.replicas, self.directory = [], directory / "environment"
         main = MAIN.format(https=HTTPS, admin=ADMIN, cname=CNAME, settings=settings)
         self.volume = Volume(self.directory, {
-            "scorefront.toml": main, "services/none.toml": "", "secrets/admin-token": self.token, **self.tls(pair)})
+            "scorefront.toml": main, "services/none.toml": "", "secrets/admin-token": self.token, **self.tls(pair),
+            **(files or {})})
 
     @staticmethod
     def tls(pair):

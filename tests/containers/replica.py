@@ -15,6 +15,8 @@ import time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    # An answer is sent in one piece, so that a network that is cut has all of it or nothing.
+    wbufsize = -1
 
     def answer(self, value):
         body = json.dumps(value).encode()
@@ -32,7 +34,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with self.server.counting():
             data = json.loads(self.rfile.read(int(self.headers["content-length"])))["data"]
             time.sleep(self.server.seconds)
-            self.answer([sum(row) for row in data])
+        # Whoever has read the answer may send the next call before this thread comes to say that it is done.
+        self.answer([sum(row) for row in data])
 
     def log_message(self, *_):
         pass

@@ -1,12 +1,14 @@
-"""Three front ends behind a balancer that only knows TCP, four replicas, and load without a pause; each its own container.
-Front ends, replicas, certificate and configuration are replaced one after the other, and no call may fail."""
+"""Three front ends behind a balancer that only knows TCP, four replicas, and load without a pause, over HTTP/1.1 and HTTP/2;
+each its own container. Front ends, replicas, certificate and configuration are replaced one after the other, and no call may
+fail."""
 
 import json
+import secrets
 import time
 
-from cluster import ADMIN, HTTPS, Cluster, FrontEnd
+from cluster import ADMIN, HTTPS, PEERS, Cluster, FrontEnd
 from engine import Container, Network
-from support import CNAME, Authority, done, expect, wait_until
+from support import CNAME, Authority, Failed, done, expect, wait_until
 
 FRONTS, REPLICAS, ROUNDS = 3, 4, 2
 PORT = 5001
@@ -41,15 +43,18 @@ backend fronts
 class Site:
     """All of it, on two networks: callers reach front ends, and front ends alone reach replicas."""
 
-    def __init__(self, arguments, stack, image, milliseconds):
+    def __init__(self, arguments, stack, image, milliseconds, is_shared=False):
         self.arguments, self.stack = arguments, stack
         self.authority = Authority(arguments.directory / "authority")
         self.callers, self.models = Network(stack, "callers"), Network(stack, "models")
         pair = self.authority.pair("first")
         directory = arguments.directory / f"site{milliseconds}"
-        self.cluster = Cluster(directory / "files", pair,
-                               f'drain_grace = "{GRACE}s"\ndrain_timeout = "30s"\n[defaults]\n'
-                               f'scoring_timeout = "{SCORING_TIMEOUT}s"\n')
+        settings = (f'drain_grace = "{GRACE}s"\ndrain_timeout = "30s"\n[defaults]\n'
+                    f'scoring_timeout = "{SCORING_TIMEOUT}s"\n')
+        if is_shared:
+            members = [f"{self.callers.address(10 + number)}:{PEERS}" for number in range(FRONTS)]
+            settings += f'[cluster]\nsecret_file = "secrets/cluster"\nmembers = {json.dumps(members)}\n'
+        self.cluster = Cluster(directory / "files", pair, settings, {"secrets/cluster": secrets.token_urlsafe(32)})
         self.tools = ["--volume", f"{arguments.tests}:/tests:ro", "--volume", f"{directory}:/site:ro"]
         self.replica_command = ["python3", "/tests/replica.py", "--port", str(PORT), "--milliseconds", str(milliseconds)]
         self.replicas = [Container(stack, f"replica{number}", arguments.debian, *self.replica_command, options=self.tools,
@@ -70,6 +75,11 @@ class Site:
     def at(replica):
         return f"{replica.address}:{PORT}"
 
+    def logs(self):
+        """The last that each of its containers wrote, for whoever asks why nothing goes."""
+        return "\n".join(f"-- {container.name}\n{''.join(container.logs())[-1500:]}"
+                         for container in [self.balancer, *self.fronts, *self.replicas])
+
     def calls(self):
         return sum(front.metric("scorefront_requests_total") for front in self.fronts if front.is_ready())
 
@@ -85,31 +95,45 @@ class Load:
         before = site.calls()
         self.container = Container(
             site.stack, f"load-{self.name}", site.arguments.debian, "python3", "/tests/load.py", "--connect",
-            f"{site.balancer.address}:8443", "--name", CNAME, "--ca", "/site/ca.pem", "--key", site.cluster.key,
+            f"{site.balancer.address}:8443", "--name", CNAME, "--ca", "/site/ca.pem",
+            # One in 64 begins with a dash.
+            f"--key={site.cluster.key}",
             options=site.tools, networks=[(site.callers, 6)])
-        wait_until("calls are answered", lambda: site.calls() > before + 100)
+        try:
+            wait_until("calls are answered", lambda: site.calls() > before + 100)
+        except Failed as failure:
+            raise Failed(f"{failure}\n{self.ending()}\n{site.logs()}") from None
         return self
 
     def __exit__(self, kind, *_):
         if kind is None:
-            self.container.signal("TERM")
-            self.container.wait()
-            output, errors = self.container.logs()
-            expect(output, f"the load said nothing: {errors}")
-            self.said = json.loads(output)
+            said = self.ending()
+            expect(said.startswith("{"), said)
+            self.said = json.loads(said)
         # Its address is the next one's.
         self.container.remove()
+
+    def ending(self):
+        """What it says at its end, to which it is brought."""
+        if self.container.state["Running"]:
+            self.container.signal("TERM")
+            self.container.wait()
+        output, errors = self.container.logs()
+        return output or f"the load said nothing: {errors[-3000:]}"
 
     def expect_nothing_failed(self, what):
         said = self.said
         expect(said["failed"] == 0, f"{what}: {said['failed']} of {said['calls']} calls failed: "
                                     f"{json.dumps(said['failures'], indent=1)}")
-        done(f"{what}: 0 of {said['calls']} calls failed in {said['seconds']:.0f} s "
-             f"(p50 {said['p50_ms']} ms, p99 {said['p99_ms']} ms, longest {said['longest_ms']} ms)")
+        http2 = said["http2"]
+        expect(http2["calls"] > 0, f"{what}: nobody called over HTTP/2")
+        done(f"{what}: 0 of {said['calls']} calls failed in {said['seconds']:.0f} s, {http2['calls']} of them over HTTP/2, by "
+             f"{http2['connections']} connections (p50 {said['p50_ms']} ms, p99 {said['p99_ms']} ms, longest "
+             f"{said['longest_ms']} ms)")
 
 
 def rollouts(arguments, stack, image):
-    site = Site(arguments, stack, image, 10)
+    site = Site(arguments, stack, image, 10, is_shared=True)
     with Load(site, "fronts") as load:
         for _ in range(ROUNDS):
             for front in site.fronts:
@@ -117,6 +141,9 @@ def rollouts(arguments, stack, image):
                 front.wait_until_ready()
                 wait_until(f"{front.name} is given calls", lambda: front.metric("scorefront_requests_total") > 10)
     load.expect_nothing_failed(f"{FRONTS} front ends replaced one after the other, {ROUNDS} times")
+    # Each was told twice: first that it goes, and what is on its way is taken, then where the end is.
+    http2 = load.said["http2"]
+    expect(http2["told"] > 0 and http2["abrupt"] == 0, f"callers over HTTP/2 were not told in good time: {http2}")
 
     with Load(site, "replicas") as load:
         for _ in range(ROUNDS):
@@ -132,8 +159,14 @@ def rollouts(arguments, stack, image):
     serials = {serial.lower().lstrip("0") for serial in load.said["serials"] if serial}
     expect({pair.serial.lstrip("0") for pair in pairs} <= serials, f"callers saw the certificates {serials}")
 
-    most = [json.loads(replica.execute("python3", "-c", SEEN).stdout)["most_at_once"] for replica in site.replicas]
-    print(f"         (at most {max(most)} calls at once with a replica, of {FRONTS} front ends that share nothing)")
+    expect_one_at_a_time(site.replicas)
+    done(f"a replica had one call at a time all along, of {FRONTS} front ends that share them")
+
+
+def expect_one_at_a_time(replicas):
+    for replica in replicas:
+        seen = json.loads(replica.execute("python3", "-c", SEEN).stdout)
+        expect(seen["most_at_once"] == 1, f"{replica.name} had more than one call at a time: {seen}")
 
 
 SEEN = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{PORT}/seen').read().decode())"
@@ -145,13 +178,17 @@ def replace_replica(site, replica):
     site.cluster.serve_from(others)
     for front in site.fronts:
         wait_until(f"{front.name} has left {replica.name} alone", lambda: set(front.replicas()) == set(others))
+    expect_one_at_a_time([replica])
     status = replica.stop()
     expect(status == 0, f"{replica.name} exits with {status}:\n{replica.logs()[1]}")
     replica.again(site.arguments.debian, *site.replica_command, options=site.tools)
     wait_until(f"{replica.name} answers", lambda: replica.execute("python3", "-c", SEEN).returncode == 0)
     site.cluster.serve_from(site.at(replica) for replica in site.replicas)
     for front in site.fronts:
-        wait_until(f"{front.name} asks {replica.name}", lambda: front.replicas().get(site.at(replica), {}).get("mean_ms"))
+        wait_until(f"{front.name} knows {replica.name}", lambda: site.at(replica) in front.replicas())
+    # Whose it is asks it, for all of them.
+    wait_until(f"{replica.name} is asked",
+               lambda: any(front.replicas()[site.at(replica)].get("mean_ms") for front in site.fronts))
 
 
 def swap_secret(site, pair):

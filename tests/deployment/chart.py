@@ -57,6 +57,9 @@ ALL = {
     "http": {"enabled": True, "whenTls": "redirect"},
     "serviceConfigMaps": ["team-a"], "settings": '[defaults]\nscoring_timeout = "30s"\n',
     "modelNamespaces": ["models", "more-models"], "admin": {"tokenSecretName": "admin"},
+    "discoverServices": {"namespace": "labelled", "selector": "isazuremlapp=true", "port": "http",
+                         "primaryKeySha256": "0" * 64, "secondaryKeySha256": "1" * 64},
+    "cluster": {"secretName": "cluster"},
     "drain": {"graceSeconds": 20, "timeoutSeconds": 120},
     "service": {"annotations": {"a": "b"}, "loadBalancerSourceRanges": ["10.0.0.0/8"]},
     "serviceAccount": {"annotations": {"a": "b"}}, "podAnnotations": {"a": "b"}, "podLabels": {"team": "a"},
@@ -67,8 +70,8 @@ ALL = {
     "podDisruptionBudget": {"maxUnavailable": "34%"},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
 }
-# What front ends share, which is a table of its own.
-SHARED = {**LEAST, "cluster": {"enabled": True}}
+# Front ends that share nothing.
+ALONE = {**LEAST, "cluster": {"enabled": False}}
 NONE = {
     "serviceAccount": {"create": False}, "podDisruptionBudget": {"enabled": False}, "networkPolicy": {"enabled": False},
     "service": {"type": "ClusterIP"}, "fullnameOverride": "fe", "replicaCount": 1,
@@ -84,6 +87,8 @@ REFUSED = [
     ({"services": {"a/b": SERVICE}}, "a/b"),
     ({"drain": {"graceSeconds": "10s"}}, "/drain/graceSeconds"),
     ({"networkPolicy": {"modelPorts": [70000]}}, "/networkPolicy/modelPorts/0"),
+    ({"discoverServices": {"port": 0}}, "/discoverServices/port"),
+    ({"settings": "[limits]\nmax_connections = 1\n[kubernetes]\n"}, "/settings"),
 ]
 
 
@@ -119,7 +124,7 @@ def objects(text):
 def chart(arguments, _stack):
     helm = Helm(arguments.directory)
     version = must([helm.program, "version", "--short"], env=helm.environment).strip()
-    for name, values in (("nothing", {}), ("the least", LEAST), ("all", ALL), ("shared", SHARED), ("none", NONE)):
+    for name, values in (("nothing", {}), ("the least", LEAST), ("all", ALL), ("alone", ALONE), ("none", NONE)):
         (arguments.directory / "lint.yaml").write_text(json.dumps(values))
         linted = helm("lint", CHART, "--strict", "--values", arguments.directory / "lint.yaml")
         expect(linted.returncode == 0, f"helm lint with {name}:\n{linted.stdout}{linted.stderr}")
@@ -129,7 +134,7 @@ def chart(arguments, _stack):
     done(f"helm {version}: lint with 5 sets of values; {len(REFUSED)} that are wrong are refused")
 
     kinds = set()
-    for values in ({}, LEAST, ALL, SHARED, NONE):
+    for values in ({}, LEAST, ALL, ALONE, NONE):
         found = helm.objects(values)
         for one in found:
             is_valid(one)
@@ -138,7 +143,7 @@ def chart(arguments, _stack):
     done(f"{len(kinds)} kinds of objects are valid in Kubernetes {OLDEST} and {NEWEST}, strictly, and fit each other")
 
     authority = Authority(arguments.directory / "authority")
-    for name, values in (("the least", LEAST), ("all", ALL)):
+    for name, values in (("the least", LEAST), ("all", ALL), ("alone", ALONE)):
         is_an_environment(arguments, authority, name, helm.objects(values))
     done("scorefront check finds nothing wrong with what the volume holds")
     plain(arguments, helm)
@@ -193,6 +198,7 @@ def fits(found):
         for rule in role["rules"]:
             expect(set(rule["verbs"]) <= {"get", "list", "watch"}, f"a Role may do {rule['verbs']}")
             expect("secrets" not in rule["resources"] and "*" not in rule["resources"], f"a Role sees {rule['resources']}")
+    knows_the_others(found, tables, ports)
     names = {(role["metadata"]["name"], role["metadata"].get("namespace")) for role in of("Role")}
     for binding in of("RoleBinding"):
         expect((binding["roleRef"]["name"], binding["metadata"].get("namespace")) in names, "a RoleBinding without a Role")
@@ -201,8 +207,34 @@ def fits(found):
     expect(confined["readOnlyRootFilesystem"] and confined["capabilities"] == {"drop": ["ALL"]}, f"it may {confined}")
 
 
-def toml_of(found):
+def knows_the_others(found, tables, ports):
+    """What of the release's own namespace the tables name is there, and may be read."""
+    services = {one["metadata"]["name"]: one["spec"] for one in found if one["kind"] == "Service"}
+    # Those of models are in namespaces that are said.
+    rules = [rule for one in found if one["kind"] == "Role" and "namespace" not in one["metadata"] for rule in one["rules"]]
 
+    def may_watch(resource, name=None):
+        return any(resource in rule["resources"] and {"list", "watch"} <= set(rule["verbs"])
+                   and (name is None or rule.get("resourceNames", [name]) == [name]) for rule in rules)
+
+    cluster = tables.get("cluster")
+    expect(bool(cluster) == ("peers" in ports), f"[cluster] is {cluster}, and pods have {ports}")
+    if cluster:
+        named = cluster["kubernetes"]
+        its_ports = [port["name"] for port in services[named["service"]]["ports"]]
+        expect(named["port"] in its_ports, f"[cluster] names {named}, and there are {its_ports}")
+        expect(may_watch("endpointslices"), "front ends may not look for each other")
+    balanced = [name for name, spec in services.items() if spec.get("type") == "LoadBalancer"]
+    shown = tables.get("kubernetes", {}).get("front_end_service")
+    expect([shown["service"]] == balanced if shown else not balanced, f"front_end_service is {shown}, not {balanced}")
+    expect(all(may_watch("services", name) for name in balanced), "the address of the load balancer may not be read")
+    discovered = tables.get("kubernetes", {}).get("discover_services")
+    wide = {one["metadata"]["namespace"] for one in found if one["kind"] == "Role" for rule in one["rules"]
+            if "services" in rule["resources"] and "resourceNames" not in rule}
+    expect(wide == ({discovered["namespace"]} if discovered else set()), f"the Services of {wide} may be read")
+
+
+def toml_of(found):
     [main_map] = [one for one in found if one["kind"] == "ConfigMap" and "scorefront.toml" in one["data"]]
     return tomllib.loads(main_map["data"]["scorefront.toml"])
 
@@ -216,13 +248,13 @@ def is_an_environment(arguments, authority, name, found):
     secrets = {secret: {"tls.crt": pair.cert_text + authority.pem.read_text(), "tls.key": pair.key_text}
                for secret, pair in pairs.items()}
     secrets |= {"callers": {"ca.crt": authority.pem.read_text()}, "tickets": {"ticket-keys": "0123456789abcdef" * 4}}
-    token = {"token": "0123456789abcdef" * 2}
+    made = {"token": "0123456789abcdef" * 2, "secret": "fedcba9876543210" * 2}
     [deployment] = [one for one in found if one["kind"] == "Deployment"]
     [volume] = deployment["spec"]["template"]["spec"]["volumes"]
     directory = arguments.directory / name
     for source in volume["projected"]["sources"]:
         [(kind, source)] = source.items()
-        held = maps[source["name"]] if kind == "configMap" else secrets.get(source["name"], token)
+        held = maps[source["name"]] if kind == "configMap" else secrets.get(source["name"], made)
         items = source.get("items") or [{"key": key, "path": key} for key in held]
         for item in items:
             file = directory / item["path"]
@@ -241,8 +273,9 @@ def plain(arguments, helm):
     rendered = helm.render(yaml.safe_load((PLAIN / "values.yaml").read_text()))
     expect(rendered.returncode == 0, f"helm template: {rendered.stderr}")
     text = ("# Rendered by helm from deploy/helm/scorefront with the values beside this file; tests/deployment/chart.py --write\n"
-            "# makes it anew. It wants the namespaces scoring and models, and the Secrets scorefront-admin (key token) and\n"
-            "# scoring-example-com-tls (of type kubernetes.io/tls) in scoring.\n" + namespaced(rendered.stdout))
+            "# makes it anew. It wants the namespaces scoring and models, and in scoring the Secrets scorefront-admin (key token),\n"
+            "# scorefront-cluster (key secret, of 32 characters or more) and scoring-example-com-tls (of type kubernetes.io/tls).\n"
+            + namespaced(rendered.stdout))
     if arguments.write:
         file.write_text(text)
     expect(file.exists() and file.read_text() == text, f"{file} is not what helm renders; --write has it so")

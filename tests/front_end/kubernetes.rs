@@ -503,6 +503,14 @@ async fn the_public_address_is_that_of_the_load_balancer() {
         .await;
     assert_ne!(shown().await.1, "LoadBalancer");
     balanced["status"]["loadBalancer"] = json!({"ingress": [{"hostname": "lb.example.com"}, {"ip": "203.0.113.7"}]});
-    api.set(SERVICES, balanced);
+    api.set(SERVICES, balanced.clone());
     eventually("it is known", async || shown().await == ("203.0.113.7".to_owned(), json!("LoadBalancer"))).await;
+    // Some have a name alone, behind which addresses change; what is no name is none.
+    balanced["status"]["loadBalancer"] =
+        json!({"ingress": [{"hostname": "no name"}, {"hostname": "a1.elb.example.com"}]});
+    api.set(SERVICES, balanced.clone());
+    eventually("it is named", async || shown().await == ("a1.elb.example.com".to_owned(), json!("LoadBalancer"))).await;
+    balanced["status"]["loadBalancer"] = json!({});
+    api.set(SERVICES, balanced);
+    eventually("it has none any more", async || shown().await.1 != "LoadBalancer").await;
 }

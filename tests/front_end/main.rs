@@ -23,6 +23,7 @@ mod keys;
 mod kubernetes;
 mod limits;
 mod management;
+mod members;
 mod mirror;
 mod plain_http;
 mod reload;

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use authority::{Algorithm, CallerAuthority, CallerPair, Pair, roots, roots_pem};
 pub use caller::{Body, Caller, channel, empty, full, get, post, read, request, score};
-pub use cluster::{Cluster, SECRET, free_addresses, member, see, until_members};
+pub use cluster::{Cluster, SECRET, free_addresses, member, member_by, see, until_members};
 pub use environment::{
     CNAME, Captured, Environment, Front, client_config, client_config_as, client_config_for, handshake, session,
 };
@@ -47,6 +47,18 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(Instant::now() < end, "it never came true: {what}");
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Waits until `count` stands still, which nothing announces, and returns it.
+pub async fn settled(count: impl Fn() -> usize) -> usize {
+    let (mut last, mut unchanged) = (0, 0);
+    eventually("it stands still", async || {
+        unchanged = if count() == last { unchanged + 1 } else { 0 };
+        last = count();
+        last > 0 && unchanged >= 30
+    })
+    .await;
+    last
 }
 
 /// A whole answer, however it came.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::kubernetes::{Api, SERVICES, SLICES, endpoint, http_port, service, slice};
-use crate::harness::{Environment, FrontEnd, Lines, SCOREFRONT, Stub, eventually, http_get};
+use crate::harness::{Environment, FrontEnd, Lines, SCOREFRONT, Stub, eventually, http_get, write_secret};
 
 /// A front end's files that name the API of `api`, and a service by it.
 fn environment(api: &Api, name: &str, port: &str) -> Environment {
@@ -105,6 +105,34 @@ fn check_asks_kubernetes_and_says_what_it_could_not_find_out() {
     let (_, said) = check(&environment);
     assert!(said.contains("cannot be looked up in Kubernetes: kubeconfig: "), "{said}");
     assert!(said.contains("run it in a pod with a service account"), "{said}");
+}
+
+#[test]
+fn check_sees_whether_kubernetes_can_name_the_front_ends() {
+    let (api, replica) = (Api::start(), Stub::start());
+    churn(&api, &replica);
+    let environment = environment(&api, "churn", "\"http\"").table(
+        "[cluster]\nlisten = \"127.0.0.1:8444\"\nsecret_file = \"cluster.secret\"\n\
+         kubernetes = { namespace = \"models\", service = \"peers\", port = \"peers\" }\n",
+    );
+    write_secret(&environment.file("cluster.secret"), "a-secret-of-front-ends-0123456789abcdef\n");
+    let check = || {
+        let checked = environment.run("check", &["--strict"]);
+        (checked.status.code(), String::from_utf8_lossy(&checked.stdout).into_owned())
+    };
+    let (code, said) = check();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("models/peers:peers: no EndpointSlice is of this Service"), "{said}");
+    api.set(SLICES, slice("peers", "peers-1", http_port(8444), &[endpoint("127.0.0.1", 1)]));
+    let (_, said) = check();
+    assert!(said.contains("models/peers:peers: no pod of this Service has the port peers"), "{said}");
+    // Before the first of them is started there is none.
+    api.set(SLICES, slice("peers", "peers-1", json!([]), &[]));
+    let (code, said) = check();
+    assert_eq!(code, Some(0), "{said}");
+    api.refuse(SLICES, 403);
+    let (_, said) = check();
+    assert!(said.contains("the front ends of models/peers:peers cannot be looked up in Kubernetes"), "{said}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Whether replicas can be found and take connections. One that does not may do so later, so all of it is a warning; what
-//! they answer is nothing to this file.
+//! Whether replicas can be found and take connections, and front ends be found. One that does not may do so later, so all of
+//! it is a warning; what they answer is nothing to this file.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::config::{Config, Diagnostics, DnsTarget, KubernetesTarget, Location, ReplicaAddress, Source};
+use crate::config::{Config, Diagnostics, DnsTarget, Location, Members, ReplicaAddress, Source};
 use crate::discovery::dns::{self, Resolver};
 use crate::discovery::kubernetes::standing::Standing;
-use crate::discovery::kubernetes::{self, Cluster};
+use crate::discovery::kubernetes::{self, Cluster, Which};
 
 /// How long a replica may take to accept a connection.
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,11 +56,7 @@ pub(super) async fn reach_all(config: &Config, diagnostics: &mut Diagnostics) {
         Err((at, problem, remedy)) => diagnostics.warning_with(at, problem, remedy),
     })
     .await;
-    let targets = sources().filter_map(|source| match source {
-        Source::Kubernetes { target, at } => Some((target, at)),
-        Source::Static(_) | Source::Dns { .. } => None,
-    });
-    look_up_in_kubernetes(config, targets, &mut found, diagnostics).await;
+    look_up_in_kubernetes(config, &mut found, diagnostics).await;
     each(listed.chain(found), reach, |outcome| {
         if let Err((at, problem, remedy)) = outcome {
             diagnostics.warning_with(at, problem, remedy);
@@ -102,23 +98,30 @@ async fn look_up(resolver: Arc<Resolver>, target: DnsTarget, at: Location) -> Re
     }
 }
 
-/// Adds the replicas that Kubernetes names for `targets` to `found`; each namespace is asked once.
-async fn look_up_in_kubernetes<'a>(
-    config: &Config,
-    targets: impl Iterator<Item = (&'a KubernetesTarget, &'a Location)>,
-    found: &mut Vec<Candidate>,
-    diagnostics: &mut Diagnostics,
-) {
-    let cluster = Cluster::of(&config.kubernetes, Arc::new(Standing::new(false)));
+/// Adds the replicas that Kubernetes names to `found`, and sees whether it can name the front ends; each namespace is asked
+/// once.
+async fn look_up_in_kubernetes(config: &Config, found: &mut Vec<Candidate>, diagnostics: &mut Diagnostics) {
+    let deployments = config.services.iter().flat_map(|service| &service.deployments);
+    let replicas = deployments.filter_map(|deployment| match &deployment.source {
+        Source::Kubernetes { target, at } => Some((target, at, Wanted::Replicas)),
+        Source::Static(_) | Source::Dns { .. } => None,
+    });
+    let front_ends = config.cluster.iter().filter_map(|cluster| match &cluster.members {
+        Members::Kubernetes { target, at } => Some((target, at, Wanted::FrontEnds)),
+        Members::Listed(_) | Members::Dns(_) => None,
+    });
+    let cluster = Cluster::of(&config.kubernetes, Arc::new(Standing::new(0)));
     let mut namespaces = HashMap::new();
-    for (target, at) in targets {
+    for (target, at, wanted) in replicas.chain(front_ends) {
         let namespace = target.namespace.as_ref();
         let snapshot = match namespaces.entry(namespace) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => unknown.insert(kubernetes::look_up(&cluster, namespace).await),
         };
         match snapshot {
-            Ok(snapshot) => match snapshot.replicas(target) {
+            Ok(snapshot) => match snapshot.endpoints(target, Which::Serving) {
+                // Before the first front end is started there is none, and each finds the others by itself.
+                Ok(_) if wanted == Wanted::FrontEnds => {}
                 Ok(none) if none.is_empty() => {
                     let message = format!("Kubernetes names no endpoint of {target} that is ready");
                     diagnostics.warning_with(at.clone(), message, "start its pods, or see why they are not ready");
@@ -127,10 +130,26 @@ async fn look_up_in_kubernetes<'a>(
                 Err(why) => diagnostics.warning(at.clone(), format!("{target}: {why}")),
             },
             Err(error) => {
-                let message = format!("the replicas of {target} cannot be looked up in Kubernetes: {error}");
+                let message = format!("{wanted} {target} cannot be looked up in Kubernetes: {error}");
                 diagnostics.warning_with(at.clone(), message, error.remedy());
             }
         }
+    }
+}
+
+/// What Kubernetes is asked for, as messages have it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Replicas,
+    FrontEnds,
+}
+
+impl Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Replicas => "the replicas of",
+            Self::FrontEnds => "the front ends of",
+        })
     }
 }
 

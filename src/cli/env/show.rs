@@ -1,5 +1,6 @@
 //! `scorefront env show`: the cluster as its front end sees it, with the address that its CNAMEs have to lead to.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use super::Expected;
@@ -63,10 +64,19 @@ fn text(environment: &Environment) -> String {
     row(&mut text, "TLS", status(ssl.status));
     row(&mut text, "CNAMEs", &if ssl.cnames.is_empty() { "none".to_owned() } else { ssl.cnames.join(", ") });
     if let Some(cname) = ssl.cname.as_ref().filter(|_| ssl.status == SslStatus::Enabled) {
-        let kind = if environment.public_ip_address.contains(':') { "AAAA" } else { "A" };
-        row(&mut text, "DNS record", &format!("{cname}. 300 IN {kind} {}", environment.public_ip_address));
+        row(&mut text, "DNS record", &record(cname, &environment.public_ip_address));
     }
     text
+}
+
+/// The record that leads `cname` to the front end.
+fn record(cname: &str, address: &str) -> String {
+    match address.parse() {
+        Ok(IpAddr::V4(_)) => format!("{cname}. 300 IN A {address}"),
+        Ok(IpAddr::V6(_)) => format!("{cname}. 300 IN AAAA {address}"),
+        // The name of a load balancer.
+        Err(_) => format!("{cname}. 300 IN CNAME {}.", address.trim_end_matches('.')),
+    }
 }
 
 pub(super) fn cluster_type(cluster_type: ClusterType) -> &'static str {
@@ -91,5 +101,20 @@ fn source(environment: &Environment) -> &'static str {
         AddressSource::Listener => "where it listens",
         AddressSource::Outbound => "this machine's; behind a load balancer set frontend.public_ip_address",
         AddressSource::Loopback => "this machine alone; set frontend.public_ip_address",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_of_the_kind_that_leads_there() {
+        let of = |address| record("scoring.example.com", address);
+        assert_eq!(of("203.0.113.7"), "scoring.example.com. 300 IN A 203.0.113.7");
+        assert_eq!(of("2001:db8::7"), "scoring.example.com. 300 IN AAAA 2001:db8::7");
+        for name in ["a1.elb.example.com", "a1.elb.example.com."] {
+            assert_eq!(of(name), "scoring.example.com. 300 IN CNAME a1.elb.example.com.");
+        }
     }
 }

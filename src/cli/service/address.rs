@@ -1,7 +1,7 @@
 //! Where calls of a service go: the host, port and path of its URI, and the addresses of the front end behind the name, so
 //! that a service can be called before anybody has made the DNS record.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use anyhow::{Context, bail};
 use http::Uri;
@@ -32,7 +32,9 @@ impl Place {
     pub fn of(uri: &str, client: &Client) -> anyhow::Result<Self> {
         let mut place = Self::parse(uri)?;
         let environment: Environment = client.get("/v1/env")?;
-        let public = environment.public_ip_address.parse().ok();
+        // A load balancer may have a name alone; nobody is asked about an address.
+        let mut public = (environment.public_ip_address.as_str(), place.port).to_socket_addrs().into_iter().flatten();
+        let public = public.next().map(|address| address.ip());
         let candidates = candidates(public, environment.public_ip_address_source, client.remote_ip());
         place.addresses = candidates.into_iter().map(|ip| SocketAddr::new(ip, place.port)).collect();
         Ok(place)

@@ -1,12 +1,13 @@
-//! `[kubernetes]`: where its API is, and what is read there besides the replicas of deployments.
+//! `[kubernetes]`: where its API is, and what is read there besides replicas and front ends; and the key `kubernetes`, which
+//! names those.
 
 use super::beside;
-use super::service::{choose, resolve_care};
+use super::choice::{choose, resolve_care};
 use crate::config::diagnostic::Diagnostics;
-use crate::config::file::{RawDiscovered, RawKubernetes, RawServiceSettings};
+use crate::config::file::{RawDiscovered, RawKubernetes, RawKubernetesTarget, RawServiceSettings};
 use crate::config::protocol::Protocol;
 use crate::config::table::{Field, Located};
-use crate::config::value::{KeyHash, KubernetesPort};
+use crate::config::value::{KeyHash, KubernetesPort, KubernetesTarget};
 use crate::config::{Auth, Discovered, FrontEndService, Key, Kubernetes, defaults};
 
 pub fn resolve(raw: RawKubernetes, common: &RawServiceSettings, diagnostics: &mut Diagnostics) -> Kubernetes {
@@ -19,6 +20,16 @@ pub fn resolve(raw: RawKubernetes, common: &RawServiceSettings, diagnostics: &mu
         discovered: raw.discover_services.given().map(|given| resolve_discovered(given, common, diagnostics)),
         front_end_service,
     }
+}
+
+/// What a key `kubernetes` names; `None` if that could not be read.
+pub(super) fn target(raw: &RawKubernetesTarget) -> Option<KubernetesTarget> {
+    let RawKubernetesTarget { namespace, service, port } = raw;
+    Some(KubernetesTarget {
+        namespace: namespace.given().map(|given| given.value.clone()),
+        service: service.as_ref()?.value.clone(),
+        port: port.as_ref()?.value.clone(),
+    })
 }
 
 fn resolve_discovered(

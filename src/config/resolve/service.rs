@@ -5,16 +5,15 @@
 mod keys;
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
+use super::choice::{choose, resolve_care};
+use super::kubernetes::target as kubernetes_target;
 use crate::config::diagnostic::{Diagnostics, Location, nearest};
-use crate::config::file::{
-    RawCare, RawDeployment, RawKubernetesTarget, RawMirror, RawService, RawServiceSettings, RawTarget,
-};
+use crate::config::file::{RawCare, RawDeployment, RawMirror, RawService, RawServiceSettings, RawTarget};
 use crate::config::protocol::{Paths, Protocol};
 use crate::config::table::{Field, Located};
-use crate::config::value::{KubernetesTarget, ReplicaAddress};
-use crate::config::{Auth, Deployment, HealthChecks, Mirror, Replica, Service, Source, StickyBy, defaults};
+use crate::config::value::ReplicaAddress;
+use crate::config::{Auth, Deployment, Mirror, Replica, Service, Source, StickyBy, defaults};
 
 /// All of the traffic, in percent.
 const ALL: u8 = 100;
@@ -51,12 +50,6 @@ pub fn resolve(raw: &RawService, defaults: &RawServiceSettings, diagnostics: &mu
         mirror,
         deployments,
     })
-}
-
-/// The first of the values that is there, else the built-in one. The nearest to what it is for comes first: a
-/// deployment's own, then the service's, then that of `[defaults]`.
-pub fn choose<T: Copy, const N: usize>(fields: [&Field<T>; N], built_in: T) -> T {
-    fields.into_iter().find_map(Field::given).map_or(built_in, |given| given.value)
 }
 
 fn check_sticky_by(raw: &RawService, auth: Option<&Auth>, diagnostics: &mut Diagnostics) {
@@ -148,14 +141,6 @@ fn resolve_deployments(raw: &RawService, common: &RawCare, diagnostics: &mut Dia
             vec![Deployment { name, traffic: ALL, paths, max_concurrent_requests, health, source }]
         }
     }
-}
-
-/// The nearest to the deployment comes first.
-pub fn resolve_care<const N: usize>(raw: [&RawCare; N]) -> (usize, HealthChecks) {
-    let max = choose(raw.map(|raw| &raw.max_concurrent_requests), defaults::MAX_CONCURRENT_REQUESTS);
-    let interval = choose(raw.map(|raw| &raw.health_interval), defaults::HEALTH_INTERVAL);
-    let timeout = choose(raw.map(|raw| &raw.health_timeout), defaults::HEALTH_TIMEOUT);
-    (max, HealthChecks { interval: Some(interval).filter(|interval| *interval != Duration::ZERO), timeout })
 }
 
 fn refuse_short_form(raw: &RawService, diagnostics: &mut Diagnostics) {
@@ -297,17 +282,8 @@ fn resolve_source(raw: &RawTarget, at: &Location, diagnostics: &mut Diagnostics)
         return Source::Dns { target: target.clone(), at: at.clone() };
     }
     let kubernetes =
-        raw.kubernetes.given().and_then(|given| Some((resolve_kubernetes(&given.value)?, given.at.clone())));
+        raw.kubernetes.given().and_then(|given| Some((kubernetes_target(&given.value)?, given.at.clone())));
     kubernetes.map_or(none, |(target, at)| Source::Kubernetes { target, at })
-}
-
-fn resolve_kubernetes(raw: &RawKubernetesTarget) -> Option<KubernetesTarget> {
-    let RawKubernetesTarget { namespace, service, port } = raw;
-    Some(KubernetesTarget {
-        namespace: namespace.given().map(|given| given.value.clone()),
-        service: service.as_ref()?.value.clone(),
-        port: port.as_ref()?.value.clone(),
-    })
 }
 
 fn resolve_replicas(replicas: &Located<Vec<Located<ReplicaAddress>>>, diagnostics: &mut Diagnostics) -> Vec<Replica> {

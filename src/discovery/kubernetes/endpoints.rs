@@ -1,4 +1,4 @@
-//! From the slices of a Service to the addresses of its replicas. It asks nobody and waits for nothing.
+//! From the slices of a Service to the addresses of its pods. It asks nobody and waits for nothing.
 //!
 //! A slice says of some of a Service's endpoints how they are; all of its slices together say it of all. An endpoint may
 //! stand in two of them while it moves from one to the other, and a pod stands in a slice of each family.
@@ -42,6 +42,29 @@ pub enum State {
     /// It ends, and still answers.
     Ending,
     Ready,
+}
+
+/// Which endpoints of a Service are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those that take requests, as the proxies of Kubernetes choose them: those that are ready, or if there are none, those
+    /// that end and still answer. Of a pod with addresses of both families the IPv4 one.
+    Serving,
+    /// Every one that there is, however it is. Of a pod with addresses of both families the one of this family.
+    Any(Family),
+}
+
+/// Of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
 }
 
 /// What the slices of a Service say of a target.
@@ -108,11 +131,8 @@ impl State {
     }
 }
 
-/// The replicas that `slices`, all those of a Service, have at `port`.
-///
-/// As the proxies of Kubernetes do it: those that are ready, or if there are none, those that end and still answer. Of a
-/// pod with addresses of both families the IPv4 one is its replica.
-pub fn merge<'a>(slices: impl Iterator<Item = &'a Slice>, port: &KubernetesPort) -> Found {
+/// The addresses that `slices`, all those of a Service, have at `port`, each pod's once.
+pub fn merge<'a>(slices: impl Iterator<Item = &'a Slice>, port: &KubernetesPort, which: Which) -> Found {
     let mut best = BTreeMap::<SocketAddr, (State, Option<Uuid>)>::new();
     let (mut has_slice, mut has_port, mut lacks_port, mut ports) = (false, false, false, BTreeSet::new());
     for slice in slices {
@@ -139,11 +159,18 @@ pub fn merge<'a>(slices: impl Iterator<Item = &'a Slice>, port: &KubernetesPort)
     if trouble != Some(Trouble::NoPort) {
         ports.clear();
     }
-    let wanted = best.values().map(|(state, _)| *state).max().filter(|state| *state > State::Out);
-    best.retain(|_, (state, _)| Some(*state) == wanted);
-    let has_ipv4: HashSet<Uuid> =
-        best.iter().filter(|(address, _)| address.is_ipv4()).filter_map(|(_, (_, pod))| *pod).collect();
-    best.retain(|address, (_, pod)| address.is_ipv4() || pod.is_none_or(|pod| !has_ipv4.contains(&pod)));
+    let preferred = match which {
+        Which::Serving => {
+            let wanted = best.values().map(|(state, _)| *state).max().filter(|state| *state > State::Out);
+            best.retain(|_, (state, _)| Some(*state) == wanted);
+            Family::V4
+        }
+        Which::Any(family) => family,
+    };
+    let is_preferred = |address: &SocketAddr| Family::of(address.ip()) == preferred;
+    let has_preferred: HashSet<Uuid> =
+        best.iter().filter(|(address, _)| is_preferred(address)).filter_map(|(_, (_, pod))| *pod).collect();
+    best.retain(|address, (_, pod)| is_preferred(address) || pod.is_none_or(|pod| !has_preferred.contains(&pod)));
     Found { addresses: best.into_keys().collect(), trouble, ports }
 }
 

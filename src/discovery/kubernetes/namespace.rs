@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::endpoints::{Found, Slice, merge};
+use super::endpoints::{Found, Slice, Which, merge};
 use super::object::EndpointSlice;
 use super::standing::WatchStanding;
 use super::watch::Heard;
-use crate::config::{KubernetesName, KubernetesPort};
+use crate::config::{KubernetesName, KubernetesTarget};
 
 /// The label that says whose slice it is.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -64,12 +64,12 @@ impl Namespace {
         self.standing.set_objects(known);
     }
 
-    /// The replicas of a Service at `port`; `None` as long as nothing is known.
-    pub fn found(&self, service: &KubernetesName, port: &KubernetesPort) -> Option<Found> {
+    /// The endpoints of `target`, which is in this namespace; `None` as long as nothing is known.
+    pub fn found(&self, target: &KubernetesTarget, which: Which) -> Option<Found> {
         let known = self.known.as_ref()?;
-        let names = known.of_service.get(service.as_str()).into_iter().flatten();
+        let names = known.of_service.get(target.service.as_str()).into_iter().flatten();
         let slices = names.filter_map(|name| known.by_name.get(name)).map(|(_, slice)| slice);
-        Some(merge(slices, port))
+        Some(merge(slices, &target.port, which))
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Slices, &mut Vec<Rc<str>>) -> bool) {

@@ -111,6 +111,7 @@ pub struct LoadBalancer {
 #[derive(Debug, Deserialize)]
 pub struct Ingress {
     pub ip: Option<String>,
+    pub hostname: Option<String>,
 }
 
 impl Object for EndpointSlice {

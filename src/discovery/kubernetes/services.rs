@@ -4,12 +4,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use super::standing::PublicAddress;
 use super::watch::{self, Heard, Question, Resource};
 use super::{Cluster, object};
 use crate::config::{Discovered, FrontEndService, Key, KeyHash, KubernetesName, Labelled, ServiceName};
@@ -66,7 +66,7 @@ pub async fn follow_labelled(
 pub async fn follow_address(
     cluster: &Cluster,
     service: &FrontEndService,
-    mut publish: impl FnMut(Option<IpAddr>),
+    mut publish: impl FnMut(Option<PublicAddress>),
 ) -> Infallible {
     let question = Question {
         watch: "front_end_service",
@@ -77,14 +77,14 @@ pub async fn follow_address(
     };
     let all = RefCell::new(BTreeMap::new());
     let mut published = None;
-    let settled = |all: &BTreeMap<String, Option<IpAddr>>| {
-        let address = all.values().flatten().next().copied();
-        if published != Some(address) {
+    let settled = |all: &BTreeMap<String, Option<PublicAddress>>| {
+        let address = all.values().flatten().next();
+        if published.as_ref() != Some(&address.cloned()) {
             if address.is_none() {
                 tracing::warn!(service = %service.service, "the Service of the front end has no address yet");
             }
-            publish(address);
-            published = Some(address);
+            publish(address.cloned());
+            published = Some(address.cloned());
         }
     };
     follow_services(cluster, &question, &all, address, settled).await
@@ -137,10 +137,11 @@ async fn follow_services<T>(
     }
 }
 
-/// The address that leads to a Service of type `LoadBalancer`: the first one that is no name.
-fn address(service: &object::Service) -> Option<IpAddr> {
+/// What leads to a Service of type `LoadBalancer`: its first IP address, or else its first name.
+fn address(service: &object::Service) -> Option<PublicAddress> {
     let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
-    ingress.iter().find_map(|ingress| ingress.ip.as_deref()?.parse().ok())
+    let ip = ingress.iter().find_map(|ingress| ingress.ip.as_deref()?.parse().ok()).map(PublicAddress::Ip);
+    ip.or_else(|| ingress.iter().find_map(|ingress| PublicAddress::named(ingress.hostname.as_deref()?)))
 }
 
 /// The service that `service`, of `namespace`, is.

@@ -3,10 +3,13 @@
 //! The control thread writes it, and nobody waits for anybody.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::DnsName;
 
 use super::error::ApiError;
 use crate::config::KubernetesTarget;
@@ -18,13 +21,37 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Standing {
     started: Instant,
-    /// How many watches the configuration that it began with asks for; many as long as that is not known.
-    expected: AtomicUsize,
+    /// How many watches the configuration that it began with asks for.
+    expected: usize,
     /// Once true it stays so: what was heard goes on when nobody answers any more.
     is_settled: AtomicBool,
     watches: Mutex<Vec<Weak<WatchStanding>>>,
     targets: Mutex<Vec<Weak<TargetStanding>>>,
-    public_address: Mutex<Option<IpAddr>>,
+    public_address: Mutex<Option<PublicAddress>>,
+}
+
+/// What leads callers to the front end, and CNAMEs have to lead to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublicAddress {
+    Ip(IpAddr),
+    /// Of a load balancer whose addresses change, so that none of them is to be kept.
+    Name(DnsName<'static>),
+}
+
+impl PublicAddress {
+    /// `None` if that is no name as DNS has them.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        DnsName::try_from(name.to_owned()).ok().map(Self::Name)
+    }
+}
+
+impl fmt::Display for PublicAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Name(name) => f.write_str(name.as_ref()),
+        }
+    }
 }
 
 /// What is wrong with a target, although Kubernetes answers.
@@ -47,28 +74,23 @@ impl Trouble {
 }
 
 impl Standing {
-    /// `is_used`: whether the configuration asks Kubernetes for anything.
-    pub fn new(is_used: bool) -> Self {
+    /// `expected`: how many watches the configuration asks for.
+    pub fn new(expected: usize) -> Self {
         Self {
             started: Instant::now(),
-            expected: AtomicUsize::new(usize::MAX),
-            is_settled: AtomicBool::new(!is_used),
+            expected,
+            is_settled: AtomicBool::new(expected == 0),
             watches: Mutex::default(),
             targets: Mutex::default(),
             public_address: Mutex::default(),
         }
     }
 
-    /// Notes how many watches the configuration asks for.
-    pub fn expect(&self, watches: usize) {
-        self.expected.store(watches, Relaxed);
-    }
-
     /// Whether all has been said that was to be known before the first request, or will not be said for now.
     pub fn is_settled(&self) -> bool {
         let is_settled = self.is_settled.load(Relaxed)
             || self.started.elapsed() >= PATIENCE
-            || self.watches().iter().filter(|watch| watch.is_settled()).count() >= self.expected.load(Relaxed);
+            || self.watches().iter().filter(|watch| watch.is_settled()).count() >= self.expected;
         if is_settled {
             self.is_settled.store(true, Relaxed);
         }
@@ -102,11 +124,11 @@ impl Standing {
     }
 
     /// The address of the load balancer before the front end.
-    pub fn public_address(&self) -> Option<IpAddr> {
-        *lock(&self.public_address)
+    pub fn public_address(&self) -> Option<PublicAddress> {
+        lock(&self.public_address).clone()
     }
 
-    pub fn set_public_address(&self, address: Option<IpAddr>) {
+    pub fn set_public_address(&self, address: Option<PublicAddress>) {
         *lock(&self.public_address) = address;
     }
 }

@@ -48,7 +48,12 @@ impl Cluster {
 /// The files of the front end at `own`.
 pub fn member(own: SocketAddr, all: &[SocketAddr], fill: &impl Fn(Environment) -> Environment) -> Environment {
     let members: Vec<_> = all.iter().map(ToString::to_string).collect();
-    let keys = format!("listen = '{own}'\nsecret_file = 'cluster.secret'\nmembers = {members:?}");
+    member_by(own, &format!("members = {members:?}"), fill)
+}
+
+/// The files of the front end at `own`, to which `named` says who the others are.
+pub fn member_by(own: SocketAddr, named: &str, fill: &impl Fn(Environment) -> Environment) -> Environment {
+    let keys = format!("listen = '{own}'\nsecret_file = 'cluster.secret'\n{named}");
     let environment = fill(Environment::new().cname(CNAME).set("cluster", &keys));
     environment.write("cluster.secret", &format!("{SECRET}\n"));
     environment

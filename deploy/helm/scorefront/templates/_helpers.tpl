@@ -36,8 +36,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "%s-cluster" (include "scorefront.fullname" .)) .Values.cluster.secretName }}
 {{- end }}
 
+{{/* Where Services are services by their labels; empty: nowhere. */}}
+{{- define "scorefront.discoveredNamespace" -}}
+{{- with .Values.discoverServices }}{{ default $.Release.Namespace .namespace }}{{ end }}
+{{- end }}
+
 {{- define "scorefront.modelNamespaces" -}}
-{{- .Values.modelNamespaces | default (list .Release.Namespace) | uniq | sortAlpha | toJson }}
+{{- $discovered := include "scorefront.discoveredNamespace" . }}
+{{- concat (.Values.modelNamespaces | default (list .Release.Namespace)) (list $discovered) | compact | uniq | sortAlpha | toJson }}
+{{- end }}
+
+{{/* Whether something before it has an address for callers, which this Service says. */}}
+{{- define "scorefront.isBalanced" -}}
+{{- if eq .Values.service.type "LoadBalancer" }}true{{ end }}
 {{- end }}
 
 {{/* scorefront.toml; strings are written as JSON has them, which is TOML as well. */}}
@@ -75,7 +86,22 @@ token_file = "secrets/admin-token"
 [cluster]
 listen = "0.0.0.0:8444"
 secret_file = "secrets/cluster"
-dns = "{{ include "scorefront.fullname" . }}-peers.{{ .Release.Namespace }}.svc:8444"
+kubernetes = { service = "{{ include "scorefront.fullname" . }}-peers", port = "peers" }
+{{- end }}
+{{- if or .Values.discoverServices (include "scorefront.isBalanced" .) }}
+
+[kubernetes]
+{{- if include "scorefront.isBalanced" . }}
+front_end_service = { service = "{{ include "scorefront.fullname" . }}" }
+{{- end }}
+{{- with .Values.discoverServices }}
+{{- $keys := list (printf "namespace = %s" (include "scorefront.discoveredNamespace" $ | toJson)) }}
+{{- with .selector }}{{ $keys = append $keys (printf "selector = %s" (toJson .)) }}{{ end }}
+{{- with .port }}{{ $keys = append $keys (printf "port = %s" (toJson .)) }}{{ end }}
+{{- with .primaryKeySha256 }}{{ $keys = append $keys (printf "primary_key_sha256 = %s" (toJson .)) }}{{ end }}
+{{- with .secondaryKeySha256 }}{{ $keys = append $keys (printf "secondary_key_sha256 = %s" (toJson .)) }}{{ end }}
+discover_services = { {{ join ", " $keys }} }
+{{- end }}
 {{- end }}
 {{- range .Values.cnames }}
 

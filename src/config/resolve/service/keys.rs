@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 
-use super::{choose, label};
+use super::label;
 use crate::config::diagnostic::{Diagnostics, Location};
 use crate::config::file::{RawKey, RawRequestLimits, RawService, RawServiceSettings};
+use crate::config::resolve::choice::choose;
 use crate::config::table::{Field, Located};
 use crate::config::value::{HOW_TO_HASH, KeyHash};
 use crate::config::{Auth, Key, Rate, RequestLimits, defaults};

@@ -17,7 +17,7 @@ fn recorded() -> Slice {
 }
 
 fn found(slices: &[Slice], wanted: &str) -> Vec<String> {
-    merge(slices.iter(), &port(wanted)).addresses.iter().map(ToString::to_string).collect()
+    merge(slices.iter(), &port(wanted), Which::Serving).addresses.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -77,16 +77,38 @@ fn what_no_replica_can_have_is_left_out() {
 
 #[test]
 fn a_port_that_is_not_there_is_told_with_those_that_are() {
-    let told = merge([recorded()].iter(), &port("grpc"));
+    let told = merge([recorded()].iter(), &port("grpc"), Which::Serving);
     assert_eq!(told.trouble, Some(Trouble::NoPort));
     assert_eq!(told.ports.into_iter().collect::<Vec<_>>(), ["http (5001)", "metrics (9090)"]);
-    assert_eq!(merge([].iter(), &port("http")).trouble, Some(Trouble::NoService));
+    assert_eq!(merge([].iter(), &port("http"), Which::Serving).trouble, Some(Trouble::NoService));
     // A Service without pods: its slice names no ports yet.
-    assert_eq!(merge([Slice::default()].iter(), &port("http")).trouble, None);
+    assert_eq!(merge([Slice::default()].iter(), &port("http"), Which::Serving).trouble, None);
     // One without ports at all has every number, and no name.
     let bare = Slice { ports: Box::default(), ..recorded() };
-    assert_eq!(merge([bare.clone()].iter(), &port("http")).trouble, Some(Trouble::NoPort));
+    assert_eq!(merge([bare.clone()].iter(), &port("http"), Which::Serving).trouble, Some(Trouble::NoPort));
     assert_eq!(found(&[bare], "7"), ["10.244.1.17:7"]);
+}
+
+#[test]
+fn any_endpoint_counts_once_whatever_its_state_by_the_family_that_is_asked_for() {
+    let [v4, mut v6] = [recorded(), recorded()];
+    // The same pods, but for the last one, which has no other address.
+    for (number, endpoint) in (1..).zip(&mut v6.endpoints) {
+        endpoint.ip = format!("fd00::{number}").parse().expect("an IP");
+    }
+    v6.endpoints[2].pod = Some(Uuid::from_u128(9));
+    let slices = [v4, v6];
+    let found = |family| {
+        let found = merge(slices.iter(), &port("http"), Which::Any(family));
+        found.addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let ipv4: Vec<_> = slices[0].endpoints.iter().map(|endpoint| format!("{}:5001", endpoint.ip)).collect();
+    assert_eq!(found(Family::V6), [&*ipv4[2], "[fd00::1]:5001", "[fd00::2]:5001", "[fd00::3]:5001"]);
+    let mut all = [ipv4, vec!["[fd00::3]:5001".to_owned()]].concat();
+    all.sort();
+    let mut found = found(Family::V4);
+    found.sort();
+    assert_eq!(found, all);
 }
 
 /// Pods have a number, and an address of each family after it.
@@ -150,7 +172,7 @@ proptest! {
     #[test]
     fn merging_goes_by_the_rules(slices in slices(), wanted in prop::sample::select(vec!["http", "metrics", "5001", "5003"])) {
         let wanted = port(wanted);
-        let found = merge(slices.iter(), &wanted);
+        let found = merge(slices.iter(), &wanted, Which::Serving);
         prop_assert_eq!(&found.addresses, &by_the_rules(&slices, &wanted));
         prop_assert_eq!(found.trouble == Some(Trouble::NoService), slices.is_empty());
     }
@@ -162,8 +184,8 @@ proptest! {
         let all: Vec<_> = all.into_iter().filter(|one| seen.insert(one.ip)).collect();
         let slice = |endpoints: &[Endpoint]| Slice { ports: recorded().ports, endpoints: endpoints.into() };
         let (first, second) = all.split_at(cut.min(all.len()));
-        let one = merge([slice(&all)].iter(), &port("http"));
-        let two = merge([slice(first), slice(if is_doubled { &all } else { second })].iter(), &port("http"));
+        let one = merge([slice(&all)].iter(), &port("http"), Which::Serving);
+        let two = merge([slice(first), slice(if is_doubled { &all } else { second })].iter(), &port("http"), Which::Serving);
         prop_assert_eq!(one.addresses, two.addresses);
     }
 }

@@ -18,11 +18,11 @@ fn slice(name: &str, service: Option<&str>, endpoints: &[u8]) -> EndpointSlice {
 }
 
 fn namespace() -> Rc<RefCell<Namespace>> {
-    Rc::new(RefCell::new(Namespace::new(Standing::new(true).watch("endpointslices", "models"))))
+    Rc::new(RefCell::new(Namespace::new(Standing::new(1).watch("endpointslices", "models"))))
 }
 
 fn found(namespace: &Namespace, service: &str) -> Option<Vec<String>> {
-    let found = namespace.found(&service.parse().expect("a name"), &KubernetesPort::Number(5001))?;
+    let found = namespace.found(&format!("{service}:5001").parse().expect("a target"), Which::Serving)?;
     Some(found.addresses.iter().map(ToString::to_string).collect())
 }
 
