@@ -1,36 +1,26 @@
 //! One caller's connection: HTTP on a stream that TLS has already ended, and every wait on the caller bounded.
 //!
-//! hyper reads and writes HTTP. Around it stand a watch on the bytes (`watched`), which knows before hyper does
-//! when a message begins, is too large or is framed ambiguously, and one timer, which is set anew only when it
-//! rings. What a request means is the business of [`crate::scoring`].
+//! HTTP/1.1 is spoken by hand (`http1`), HTTP/2 by hyper (`http2`). Either is polled by `drive`, with one timer, which is
+//! set anew only when it rings. What a request means is the business of [`crate::scoring`].
 
 mod activity;
 mod drive;
-mod executor;
 mod http1;
-mod http1_framing;
 mod http2;
-mod http2_frames;
 mod ticks;
-mod watched;
 
-use std::cell::RefCell;
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::Request;
-use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower::Service;
 
+pub use self::http1::Date;
 pub use self::ticks::Ticks;
 
 use self::activity::{Activity, Overdue};
 use crate::config::Limits;
 use crate::scoring::caller::Caller;
 use crate::scoring::worker::Worker;
-use crate::scoring::{self, Observe, Score};
 use crate::shutdown::Drain;
 use crate::tls::Protocol;
 
@@ -40,7 +30,7 @@ const MAX_HEAD: u32 = 64 * 1024;
 /// The same of a request that another front end hands over: what it lets in, and what it adds.
 const MEMBERS_HEAD: usize = 96 * 1024;
 
-/// Bytes of a body in memory on one side of a connection, and what hyper reads at most at once. More is no faster, and
+/// Bytes of a body in memory on one side of a connection, and what is read at most at once. More is no faster, and
 /// memory that was large once stays with the process.
 const MAX_BUFFER: usize = 128 * 1024;
 
@@ -55,8 +45,7 @@ pub struct Common {
     pub worker: Rc<Worker>,
     pub drain: Drain,
     pub ticks: Ticks,
-    /// As many of these are about as connections of HTTP/1 have hyper, and one.
-    pub talking: Rc<()>,
+    pub date: Date,
 }
 
 /// Serves a connection until it ends; never fails, since nobody would be there to tell.
@@ -75,25 +64,5 @@ where
         Some(Overdue::Head) => timeouts.header.increment(),
         Some(Overdue::Idle) => timeouts.idle.increment(),
         Some(Overdue::Stalled) => timeouts.stalled.increment(),
-    }
-}
-
-/// hyper calls services through a shared reference; tower's take an exclusive one.
-struct Adapter(RefCell<Observe<Score>>);
-
-impl Adapter {
-    fn new(worker: &Rc<Worker>, caller: Rc<Caller>) -> Self {
-        Self(RefCell::new(scoring::service(Rc::clone(worker), caller)))
-    }
-}
-
-impl hyper::service::Service<Request<Incoming>> for Adapter {
-    type Response = <Observe<Score> as Service<Request<Incoming>>>::Response;
-    type Error = Infallible;
-    type Future = <Observe<Score> as Service<Request<Incoming>>>::Future;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        // Always ready: what limits calls stands further down.
-        self.0.borrow_mut().call(request)
     }
 }

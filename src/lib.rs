@@ -29,6 +29,7 @@ pub mod environment;
 pub mod front_end;
 pub mod health;
 pub mod listener;
+mod outgoing;
 pub mod reload;
 pub mod scheduling;
 pub mod scoring;

@@ -16,6 +16,7 @@ pub mod handover;
 pub mod headers;
 mod host;
 mod id;
+pub mod incoming;
 mod key;
 mod limits;
 mod mirror;
@@ -33,7 +34,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{HeaderMap, Method, Response, Uri, Version, request};
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tower::{Service, ServiceBuilder};
 
 use self::body::{GATHERED, RequestBody, ResponseBody};
@@ -108,14 +109,31 @@ fn decide(
     body: &mut RequestBody,
     exchange: &Rc<Exchange>,
 ) -> Result<(HeaderMap, String, Duration), Refusal> {
+    let Judged { target, timeout, max_body } = judge(&head, exchange)?;
+    body.allow(max_body);
+    Ok((head.headers, target, timeout))
+}
+
+/// What a request's head alone settles.
+struct Judged {
+    /// What to ask a replica for.
+    target: String,
+    timeout: Duration,
+    /// Bytes.
+    max_body: u64,
+}
+
+/// Everything that is decided of a request before a replica is sought. [`explain`] asks here too, so that there is one
+/// place that says what becomes of a request.
+fn judge(head: &request::Parts, exchange: &Exchange) -> Result<Judged, Refusal> {
     let catalog = exchange.worker.catalog();
 
     let server_name = exchange.caller.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     let host = Host::of(head.version, &head.uri, &head.headers, server_name)?;
     let _ = exchange.host.set(host.authority.clone());
     check_transport(&catalog, &exchange.caller, &host, &head.uri)?;
-    headers::check_names(&head.headers)?;
-    check_framing(&head)?;
+    headers::check(&head.headers)?;
+    check_framing(head)?;
 
     let route = Route::parse(head.uri.path())?;
     let service = ServiceRef::find(&catalog, route.service, &host.name)
@@ -130,7 +148,6 @@ fn decide(
     let admission = service.limits.admit(exchange.key.get());
     let _ = exchange.admission.set(admission.map_err(|excess| Refusal::too_many_requests(&service.name, &excess))?);
     check_length(&head.headers, service.max_body)?;
-    body.allow(service.max_body);
     let timeout = timeout(&head.headers, service.scoring_timeout)?;
     if timeout.is_zero() {
         return Err(Refusal::scoring_timeout(0));
@@ -139,20 +156,18 @@ fn decide(
     let deployment = deployment.ok_or_else(|| Refusal::no_ready_replicas(&service.name))?;
 
     let target = target(route.resource, &head.uri, deployment)?;
-    Ok((head.headers, target, timeout))
+    Ok(Judged { target, timeout, max_body: service.max_body })
 }
 
 /// Has a replica answer, within the time there is.
 async fn carry(exchange: Rc<Exchange>, asked: Asked, timeout: Duration) -> Result<Response<ResponseBody>, Refusal> {
     let deadline = exchange.started + timeout;
     let promised = exchange.handed().map_or(timeout, |handed| handed.timeout);
-    let mut alarm = Box::pin(sleep_until(deadline));
-    let answer = tokio::select! {
-        biased;
-        answer = dispatch::dispatch(&exchange, asked, (deadline, promised)) => answer?,
-        () = alarm.as_mut() => return Err(out_of_time(&exchange, promised)),
-    };
-    Ok(to_caller(answer, &exchange, timeout, alarm))
+    let answer = dispatch::dispatch(&exchange, asked, (deadline, promised));
+    match timeout_at(deadline, answer).await {
+        Ok(answer) => Ok(to_caller(answer?, &exchange, timeout)),
+        Err(_) => Err(out_of_time(&exchange, promised)),
+    }
 }
 
 /// Refuses plain HTTP while TLS is enabled, names the served certificate does not prove, and names for which the caller
@@ -259,10 +274,9 @@ fn to_caller(
     answer: Response<AnswerBody<RequestBody, Holder>>,
     exchange: &Exchange,
     timeout: Duration,
-    alarm: Pin<Box<Sleep>>,
 ) -> Response<ResponseBody> {
     let answered = exchange.times.answered.get().unwrap_or(exchange.started);
-    let mut response = answer.map(|body| ResponseBody::replica(body, answered, timeout, alarm));
+    let mut response = answer.map(|body| ResponseBody::replica(body, answered, timeout));
     if let Some(deployment) = exchange.deployment() {
         response.headers_mut().insert(AZUREML_MODEL_DEPLOYMENT, deployment.label.clone());
     }

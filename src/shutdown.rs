@@ -1,8 +1,8 @@
-//! How a running front end stops: signals on one side, each worker thread's connections on the other.
+//! How a running front end stops: signals and the admin API on one side, each worker thread's connections on the other.
 
 use std::cell::Cell;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// How far the process is on its way out. Only ever goes up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +15,17 @@ pub enum Phase {
     Closing,
     /// What is still in flight is cut.
     Stopped,
+}
+
+impl Phase {
+    /// Goes on to this phase, unless it was reached before.
+    pub fn reach(self, phase: &watch::Sender<Self>) {
+        phase.send_if_modified(|now| {
+            let is_new = *now < self;
+            *now = self.max(*now);
+            is_new
+        });
+    }
 }
 
 /// One thread's word to its connections that they shall end.
@@ -40,6 +51,27 @@ impl Drain {
         let told = self.told.notified();
         if !self.closing.get() {
             told.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_is_never_left_for_one_before() {
+        let (phase, mut seen) = watch::channel(Phase::Running);
+        for (next, now, is_told) in [
+            (Phase::Draining, Phase::Draining, true),
+            (Phase::Draining, Phase::Draining, false),
+            (Phase::Closing, Phase::Closing, true),
+            (Phase::Draining, Phase::Closing, false),
+            (Phase::Stopped, Phase::Stopped, true),
+        ] {
+            next.reach(&phase);
+            assert_eq!(seen.has_changed().ok(), Some(is_told), "{next:?}");
+            assert_eq!(*seen.borrow_and_update(), now);
         }
     }
 }

@@ -40,7 +40,7 @@ pub use finding::{Finding, Part, Severity};
 pub use identity::{Identity, Settings};
 pub use socket::{Buffers, Socket};
 pub use stream::Stream;
-pub use table::{CertificateTable, NameTable};
+pub use table::{CertificateTable, FoundBy, NameTable};
 
 /// A fatal `unrecognized_name` alert as a plaintext record: the answer to a name no certificate is held for
 /// (RFC 6066 section 3; codes in RFC 8446 section 6).
@@ -92,6 +92,22 @@ pub enum HandshakeError {
     Io(io::Error),
 }
 
+/// Who we are to a caller that asks for `server_name`, and why.
+///
+/// # Errors
+///
+/// There is no certificate to show; the caller is sent the alert `unrecognized_name`.
+pub fn identify<'a>(
+    table: &'a CertificateTable,
+    server_name: Option<&str>,
+) -> Result<(FoundBy, &'a Arc<Identity>), HandshakeError> {
+    table.find_by(server_name).ok_or_else(|| match server_name {
+        _ if table.is_empty() => HandshakeError::NoCertificates,
+        Some(name) => HandshakeError::UnknownName(name.into()),
+        None => HandshakeError::NoName,
+    })
+}
+
 impl Terminator {
     pub fn new(table: SharedTable) -> Self {
         Self { table }
@@ -106,20 +122,17 @@ impl Terminator {
         let mut start = LazyConfigAcceptor::new(Acceptor::default(), socket).await.map_err(HandshakeError::from_io)?;
 
         let hello = start.client_hello();
-        let table = self.table.load();
-        let Some(identity) = table.find(hello.server_name()).cloned() else {
-            let error = match hello.server_name() {
-                _ if table.is_empty() => HandshakeError::NoCertificates,
-                Some(name) => HandshakeError::UnknownName(name.into()),
-                None => HandshakeError::NoName,
-            };
-            // rustls would say access_denied; browsers and libraries explain unrecognized_name better.
-            let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
-            let _ = start.io.shutdown().await;
-            return Err(error);
-        };
+        let found = identify(&self.table.load(), hello.server_name()).map(|(_, identity)| Arc::clone(identity));
         let server_name = hello.server_name().map(Box::from);
-        drop(table);
+        let identity = match found {
+            Ok(identity) => identity,
+            Err(error) => {
+                // rustls would say access_denied; browsers and libraries explain unrecognized_name better.
+                let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
+                let _ = start.io.shutdown().await;
+                return Err(error);
+            }
+        };
 
         let StartHandshake { accepted, io: mut socket, .. } = start;
         let session = match accepted.into_connection(identity.config()) {

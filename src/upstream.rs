@@ -247,6 +247,10 @@ impl<B: Upload> Dialogue<B> {
             // A replica may close its side once it has answered: what it said is still to be read.
             Poll::Ready(Ok(()) | Err(SendError::Io(_))) | Poll::Pending => {}
         }
+        // What would be read now answers nothing, and takes the room of fields that another connection may need.
+        if !self.sending.is_begun() {
+            return Poll::Pending;
+        }
         self.link.poll_head(cx, self.to_head, fields).map_err(Broken::Sent)
     }
 }

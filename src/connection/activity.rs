@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::http1_framing::Violation;
 use crate::config::Limits;
 use crate::scoring::caller::Caller;
 
@@ -26,10 +25,6 @@ pub(super) struct Activity {
     header_read_timeout: Duration,
     idle_timeout: Duration,
     head_since: Cell<Option<Instant>>,
-    in_body: Cell<bool>,
-    violation: Cell<Option<Violation>>,
-    unflushed: Cell<bool>,
-    held: Cell<usize>,
 }
 
 impl Activity {
@@ -39,10 +34,6 @@ impl Activity {
             header_read_timeout: limits.header_read_timeout,
             idle_timeout: limits.idle_timeout,
             head_since: Cell::new(None),
-            in_body: Cell::new(false),
-            violation: Cell::new(None),
-            unflushed: Cell::new(false),
-            held: Cell::new(0),
         }
     }
 
@@ -56,63 +47,19 @@ impl Activity {
         }
     }
 
-    /// Notes whether the body that is read has not come to its end.
-    pub(super) fn set_in_body(&self, in_body: bool) {
-        self.in_body.set(in_body);
-    }
-
-    pub(super) fn set_violation(&self, violation: Violation) {
-        self.violation.set(Some(violation));
-    }
-
-    pub(super) fn violation(&self) -> Option<Violation> {
-        self.violation.get()
-    }
-
-    pub(super) fn set_unflushed(&self, unflushed: bool) {
-        self.unflushed.set(unflushed);
-    }
-
-    /// Whether something may be written that is no answer to a request.
-    pub(super) fn may_speak(&self) -> bool {
-        self.caller.in_flight.get() == 0 && !self.unflushed.get()
-    }
-
-    /// Notes how many bytes of later messages wait for the answer to this one.
-    pub(super) fn set_held(&self, bytes: usize) {
-        self.held.set(bytes);
-    }
-
-    pub(super) fn held(&self) -> usize {
-        self.held.get()
+    /// Notes that what was begun will never be whole, and says for how long it came.
+    pub(super) fn end_head(&self) -> Duration {
+        self.head_since.take().map(|since| since.elapsed()).unwrap_or_default()
     }
 
     /// Whether a request has come whose answer is not over.
-    pub(super) fn is_answering(&self) -> bool {
+    fn is_answering(&self) -> bool {
         self.caller.in_flight.get() > 0
-    }
-
-    /// Whether nothing of a request or an answer is anywhere: all that was asked is answered, and written.
-    pub(super) fn is_at_rest(&self) -> bool {
-        self.may_speak()
-            && self.head_since.get().is_none()
-            && !self.in_body.get()
-            && self.held.get() == 0
-            && self.violation.get().is_none()
     }
 
     /// Lets go of what is kept of requests that are over.
     pub(super) fn forget_requests(&self) {
         self.caller.newest.take();
-    }
-
-    pub(super) fn set_left_unread(&self) {
-        self.caller.left_unread.set(true);
-    }
-
-    /// Whether bytes the caller has sent may still be on their way.
-    pub(super) fn left_unread(&self) -> bool {
-        self.caller.left_unread.get()
     }
 
     pub(super) fn caller(&self) -> Rc<Caller> {
@@ -124,14 +71,19 @@ impl Activity {
         !self.caller.used.get()
     }
 
+    /// Whether a head has begun to come that is not whole, and nothing is being answered.
+    pub(super) fn has_begun_head(&self) -> bool {
+        !self.is_answering() && self.head_since.get().is_some()
+    }
+
     /// When the last request ended, or the connection began.
     pub(super) fn idle_since(&self) -> Instant {
         self.caller.idle_since.get()
     }
 
-    /// How long a caller may leave an answer untaken.
+    /// How long a caller may leave an answer untaken. Another front end has callers of its own, and is to judge them first.
     pub(super) fn patience(&self) -> Duration {
-        self.idle_timeout
+        if self.caller.is_member { self.idle_timeout * 2 } else { self.idle_timeout }
     }
 
     /// Nothing that begins now is overdue before this has passed.
@@ -144,7 +96,7 @@ impl Activity {
         let idle_since = self.caller.idle_since.get();
         let (due, overdue) = if self.caller.in_flight.get() > 0 {
             match self.caller.untaken_since() {
-                Some(since) => (since + self.idle_timeout, Overdue::Stalled),
+                Some(since) => (since + self.patience(), Overdue::Stalled),
                 None => (now + self.longest_pause(), Overdue::Stalled),
             }
         } else {
@@ -170,6 +122,14 @@ mod tests {
             tls_handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_front_end_has_the_time_to_judge_its_own_caller() {
+        let address = (Ipv4Addr::LOCALHOST, 1).into();
+        for (caller, patience) in [(Caller::plain(address), 75), (Caller::member(address), 150)] {
+            assert_eq!(Activity::new(Rc::new(caller), &limits()).patience(), Duration::from_secs(patience));
         }
     }
 

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep_until};
 use super::activity::{Activity, Overdue};
 use super::{Common, LAST_WORDS};
 
-/// How long, while the process closes, a new connection is left for the request that it was opened for.
+/// How long, while the process closes, a new connection is left for the request that it was opened for, and any for the
+/// rest of a head that has begun.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A connection of either protocol.
@@ -45,29 +46,42 @@ pub(super) async fn drive(
     let mut next_tick = None;
     let mut waiting_for_close = false;
     let mut told = false;
+    let mut closing_since = None;
     let mut leaving = None;
     poll_fn(|cx| {
-        if !told {
-            // A task's waker never changes, so waiting once is enough; after that the flag says it all.
-            let waiting = mem::replace(&mut waiting_for_close, true);
-            if drain.is_closing() || (!waiting && closed.as_mut().poll(cx).is_ready()) {
-                // hyper would close a connection that has not been used, and the request on its way would be lost.
-                let patience = activity.idle_since() + FIRST_REQUEST;
-                if activity.is_unused() && Instant::now() < patience {
-                    let earlier = alarm.deadline().min(patience);
-                    alarm.as_mut().reset(earlier);
-                } else {
-                    told = true;
-                    connection.drain();
-                }
-            }
-        }
         if next_tick.is_some_and(|tick| tick <= ticks.count()) {
             next_tick = None;
             connection.tick();
         }
         if connection.poll(cx).is_ready() {
             return Poll::Ready(leaving);
+        }
+        // After what has come is read: it may be half a request.
+        if !told {
+            // A task's waker never changes, so waiting once is enough; after that the flag says it all.
+            let waiting = mem::replace(&mut waiting_for_close, true);
+            if drain.is_closing() || (!waiting && closed.as_mut().poll(cx).is_ready()) {
+                // One that has not been used, or is just being used again, would lose the request that is on its way.
+                let now = Instant::now();
+                let closing_since = *closing_since.get_or_insert(now);
+                let patience = match (activity.has_begun_head(), activity.is_unused()) {
+                    (true, _) => closing_since + FIRST_REQUEST,
+                    (false, true) => activity.idle_since() + FIRST_REQUEST,
+                    (false, false) => now,
+                };
+                if now < patience {
+                    let earlier = alarm.deadline().min(patience);
+                    alarm.as_mut().reset(earlier);
+                } else if activity.has_begun_head() {
+                    return Poll::Ready(Some(Overdue::Head));
+                } else {
+                    told = true;
+                    connection.drain();
+                    if connection.poll(cx).is_ready() {
+                        return Poll::Ready(leaving);
+                    }
+                }
+            }
         }
         if next_tick.is_none() && connection.wants_tick() {
             next_tick = Some(ticks.count() + 1);

@@ -1,222 +1,292 @@
-//! HTTP/1, between the requests and during them. A connection at rest is its stream and nothing else: hyper, which
-//! brings 16 KiB of buffers, is there from a request's first bytes until a while after the last answer.
+//! HTTP/1.1 by hand, one request after the other (RFC 9112): its head is read here (`head`), its body by whoever answers
+//! it (`framing`, `wire`), and the answer is written as it comes (`answer`). All of it in the connection's own task: no
+//! part of a request or an answer is handed from one task to another.
+//!
+//! Between two requests a connection is its stream and nothing else: it has buffers only while there is something in them.
 
-use std::future::Future;
+mod answer;
+mod framing;
+mod head;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod violation;
+mod wire;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use std::{io, mem};
 
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use http::{Method, Response, Version};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tower::Service;
 
 use super::activity::{Activity, Overdue};
 use super::drive::{Connection, drive};
-use super::watched::{Next, Watched};
-use super::{Adapter, Common, LAST_WORDS, MAX_BUFFER, MAX_HEAD, MEMBERS_HEAD, ticks};
-use crate::scoring::caller::Caller;
+use super::{Common, LAST_WORDS};
+use crate::scoring::body::ResponseBody;
 use crate::scoring::error::Refusal;
-use crate::scoring::headers::{MAX_FIELDS, MEMBERS_FIELDS};
-use crate::scoring::worker::Worker;
-use crate::scoring::{RequestId, exchange};
+use crate::scoring::incoming::Incoming;
+use crate::scoring::{self, Observe, RequestId, Score, exchange};
 
-/// How long hyper stays when there is nothing to do. To set it up again takes a twentieth of a call.
-const STAY: Duration = Duration::from_secs(1);
+pub use self::answer::Date;
+use self::answer::{Answer, Asked};
+use self::head::{Bounds, Head, HeadReader};
+use self::wire::Wire;
 
-/// Connections of a thread that have hyper before it stays for a tick only: 1 MiB of buffers.
-const MANY: usize = 64;
+/// Bytes of an answer that are put together before they are written, while more is there already.
+const PUT_TOGETHER: usize = 8 * 1024;
 
 /// Serves a connection to its end.
 pub(super) async fn serve<S>(stream: S, activity: &Rc<Activity>, common: &Common) -> Option<Overdue>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    // In a box, since it changes hands and the room for that would be part of every connection.
-    let stream = Box::new(Watched::http1(stream, Rc::clone(activity)));
-    let stage = Stage::Rest(Rest { stream, flush: Flush::AtTick });
-    let mut http1 = Http1 { stage, is_closing: false, activity, common };
+    let mut http1 = Http1::new(stream, activity, common);
     let overdue = drive(activity, common, &mut http1).await;
-    // Whoever sent what is no request, or half of one, is told so; an answer under way would be torn by that.
-    let last_words = match (activity.violation(), overdue) {
-        (Some(violation), _) => Some(violation.to_refusal()),
-        (None, Some(Overdue::Head)) => Some(Refusal::request_timeout("The request head did not arrive in time.")),
-        (None, _) => None,
-    };
-    if let Some(mut stream) = http1.stage.into_stream().filter(|stream| stream.is_open()) {
-        let _ = match last_words.filter(|_| activity.may_speak()) {
-            Some(refusal) => {
-                let caller = activity.caller();
-                timeout(LAST_WORDS, Box::pin(say(&mut stream, &refusal, &common.worker, &caller))).await
-            }
-            // hyper leaves some connections open that it has done with, and there is none at rest.
-            None if matches!(overdue, None | Some(Overdue::Idle)) => timeout(LAST_WORDS, stream.shutdown()).await,
-            None => Ok(Ok(())),
-        };
+    if overdue == Some(Overdue::Head) && matches!(http1.stage, Stage::Between) {
+        http1.refuse(&Refusal::request_timeout("The request head did not arrive in time."));
+        // Should it be lost, the caller has waited for too long to miss it.
+        let _ = timeout(LAST_WORDS, poll_fn(|cx| http1.poll(cx))).await;
     }
     overdue
 }
 
-async fn say<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut Watched<S>,
-    refusal: &Refusal,
-    worker: &Worker,
-    caller: &Caller,
-) -> io::Result<()> {
-    let id = RequestId::random();
-    exchange::note_unreadable(worker, caller, refusal, &id);
-    stream.write_all(&refusal.to_http1(worker.catalog().error_format, id.as_str())).await?;
-    stream.linger();
-    stream.shutdown().await
-}
-
-struct Http1<'a, S: AsyncRead + AsyncWrite + Unpin + 'static> {
-    stage: Stage<S>,
+struct Http1<'a, S> {
+    wire: Rc<RefCell<Wire<S>>>,
+    reader: HeadReader,
+    stage: Stage,
+    service: Observe<Score>,
+    /// Whether no other request is to be taken.
     is_closing: bool,
+    /// TLS leaves a ticket for the first answer to take along; if there is none soon it goes alone.
+    holds_ticket: bool,
     activity: &'a Activity,
     common: &'a Common,
 }
 
-enum Stage<S: AsyncRead + AsyncWrite + Unpin + 'static> {
-    Rest(Rest<S>),
-    Talk(Box<Talk<S>>),
-    /// From the one to the other.
-    Changing,
+/// Where a connection is.
+enum Stage {
+    /// Between two requests, before the first, or in the head of one.
+    Between,
+    Answering(<Observe<Score> as Service<http::Request<Incoming>>>::Future, Asked),
+    /// The head of the answer is there, and its body comes.
+    Writing(ResponseBody, Answer),
+    /// The last answer is there; whether the caller may still be sending.
+    Closing {
+        lingers: bool,
+    },
 }
 
-/// A connection between two requests, or before the first.
-struct Rest<S> {
-    stream: Box<Watched<S>>,
-    flush: Flush,
+/// What is to be done next.
+enum Step {
+    Next,
+    /// The connection is over as it is, with nothing more to be said.
+    Over,
 }
 
-/// TLS leaves a ticket for the first answer to take along; if there is none soon it goes alone.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Flush {
-    AtTick,
-    Now,
-    Done,
+impl<'a, S: AsyncRead + AsyncWrite + Unpin + 'static> Http1<'a, S> {
+    fn new(stream: S, activity: &'a Activity, common: &'a Common) -> Self {
+        let caller = activity.caller();
+        let bounds = if caller.is_member { Bounds::MEMBER } else { Bounds::CALLER };
+        Self {
+            wire: Rc::new(RefCell::new(Wire::new(stream))),
+            reader: HeadReader::new(bounds),
+            stage: Stage::Between,
+            service: scoring::service(Rc::clone(&common.worker), caller),
+            is_closing: false,
+            holds_ticket: true,
+            activity,
+            common,
+        }
+    }
+
+    /// Says what is wrong with a request that could not be read, and that this is the end.
+    fn refuse(&mut self, refusal: &Refusal) {
+        let worker = &self.common.worker;
+        let id = RequestId::random();
+        exchange::note_unreadable(worker, &self.activity.caller(), refusal, &id, self.activity.end_head());
+        let text = refusal.to_http1(worker.catalog().error_format, id.as_str());
+        self.wire.borrow_mut().out.put(text.into());
+        self.stage = Stage::Closing { lingers: true };
+    }
+
+    fn poll_between(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let mut wire = self.wire.borrow_mut();
+        if ready!(wire.poll_flush(cx)).is_err() {
+            return Poll::Ready(Step::Over);
+        }
+        let head = if self.is_closing { Poll::Ready(Ok(None)) } else { wire.poll_head(&mut self.reader, cx) };
+        if !matches!(head, Poll::Ready(Err(_))) {
+            self.activity.set_in_head(head.is_pending() && wire.has_read());
+        }
+        if head.is_pending() && !wire.has_read() {
+            wire.rest();
+        }
+        drop(wire);
+        match ready!(head) {
+            Ok(Some(head)) => self.begin(head),
+            // What is left of other requests is not to be taken.
+            Ok(None) => self.stage = Stage::Closing { lingers: self.wire.borrow().has_read() },
+            Err(violation) => self.refuse(&violation.to_refusal()),
+        }
+        Poll::Ready(Step::Next)
+    }
+
+    /// Has the request answered whose head this is.
+    fn begin(&mut self, Head { request, keeps_alive, .. }: Head) {
+        self.holds_ticket = false;
+        let asked = Asked {
+            is_head: request.method() == Method::HEAD,
+            is_http11: request.version() == Version::HTTP_11,
+            keeps_alive,
+        };
+        let wire: Rc<RefCell<Wire<S>>> = Rc::clone(&self.wire);
+        let answer = self.service.call(request.map(|()| Incoming::Http1(wire)));
+        self.stage = Stage::Answering(answer, asked);
+    }
+
+    fn poll_answering(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let Stage::Answering(answer, asked) = &mut self.stage else { return Poll::Ready(Step::Next) };
+        let asked = *asked;
+        match Pin::new(answer).poll(cx) {
+            Poll::Ready(Ok(response)) => {
+                self.write(asked, response);
+                Poll::Ready(Step::Next)
+            }
+            Poll::Pending => {
+                let mut wire = self.wire.borrow_mut();
+                // What tells the caller to send its body.
+                if matches!(wire.poll_flush(cx), Poll::Ready(Err(_))) {
+                    return Poll::Ready(Step::Over);
+                }
+                ready!(wire.poll_hang_up(cx));
+                drop(wire);
+                // It may have closed its side only, and learns that so is ours.
+                self.stage = Stage::Closing { lingers: false };
+                Poll::Ready(Step::Next)
+            }
+        }
+    }
+
+    /// Begins to write an answer.
+    fn write(&mut self, asked: Asked, response: Response<ResponseBody>) {
+        let (parts, body) = response.into_parts();
+        let response = Response::from_parts(parts, ());
+        let length = body.size_hint().exact();
+        let mut wire = self.wire.borrow_mut();
+        // An answer that does not wait for the body of its request ends before it, most likely.
+        let is_early = length.is_some() && wire.has_body_to_come();
+        let asked = Asked { keeps_alive: asked.keeps_alive && !self.is_closing && !is_early, ..asked };
+        let answer = Answer::begin(asked, &response, length, &self.common.date, &mut wire.out);
+        drop(wire);
+        self.stage = Stage::Writing(body, answer);
+    }
+
+    fn poll_writing(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let Stage::Writing(body, answer) = &mut self.stage else { return Poll::Ready(Step::Next) };
+        while !body.is_end_stream() {
+            let mut wire = self.wire.borrow_mut();
+            if wire.out.len() >= PUT_TOGETHER {
+                match wire.poll_write(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Step::Over),
+                    Poll::Pending => {
+                        drop(wire);
+                        // The caller may read only when it has sent all.
+                        if !body.poll_upload(cx) {
+                            return Poll::Ready(Step::Over);
+                        }
+                        ready!(self.wire.borrow_mut().poll_hang_up(cx));
+                        return Poll::Ready(Step::Over);
+                    }
+                }
+            }
+            drop(wire);
+            // It may read the body of the request meanwhile.
+            let frame = Pin::new(&mut *body).poll_frame(cx);
+            let mut wire = self.wire.borrow_mut();
+            match frame {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let is_announced = frame.into_data().is_ok_and(|data| answer.put(data, &mut wire.out));
+                    if !is_announced {
+                        return Poll::Ready(Step::Over);
+                    }
+                }
+                Poll::Ready(None) => break,
+                Poll::Ready(Some(Err(_))) => {
+                    drop(wire);
+                    return Poll::Ready(self.break_off(cx));
+                }
+                Poll::Pending => {
+                    if matches!(wire.poll_flush(cx), Poll::Ready(Err(_))) {
+                        return Poll::Ready(Step::Over);
+                    }
+                    ready!(wire.poll_hang_up(cx));
+                    return Poll::Ready(Step::Over);
+                }
+            }
+        }
+        if !answer.end(&mut self.wire.borrow_mut().out) {
+            return Poll::Ready(self.break_off(cx));
+        }
+        let keeps_alive = answer.keeps_alive;
+        // With it goes all that is kept of the request.
+        self.stage = Stage::Between;
+        self.activity.forget_requests();
+        let is_past_body = self.wire.borrow_mut().is_past_body();
+        if !(keeps_alive && is_past_body) {
+            self.stage = Stage::Closing { lingers: true };
+        }
+        Poll::Ready(Step::Next)
+    }
 }
 
-/// A connection from a request on, for as long as there are more.
-struct Talk<S: AsyncRead + AsyncWrite + Unpin + 'static> {
-    connection: http1::Connection<TokioIo<Box<Watched<S>>>, Adapter>,
-    /// There has been nothing to do for a while.
-    rests: bool,
-    _counted: Rc<()>,
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Http1<'_, S> {
+    /// Ends in the middle of an answer: what there is of it goes out, and the caller sees that it is not all. Where the
+    /// end of the connection is that of the answer, it breaks off as well.
+    fn break_off(&mut self, cx: &mut Context<'_>) -> Step {
+        let shows_its_end = matches!(&self.stage, Stage::Writing(_, answer) if answer.shows_its_end());
+        if shows_its_end {
+            self.stage = Stage::Closing { lingers: true };
+            return Step::Next;
+        }
+        let _ = self.wire.borrow_mut().poll_flush(cx);
+        Step::Over
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection for Http1<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let goes_on = match &mut self.stage {
-                Stage::Rest(_) if self.is_closing => false,
-                Stage::Rest(rest) => ready!(rest.poll(cx)),
-                Stage::Talk(talk) => ready!(talk.poll(cx, self.activity)),
-                Stage::Changing => false,
+            let step = match &self.stage {
+                Stage::Between => ready!(self.poll_between(cx)),
+                Stage::Answering(..) => ready!(self.poll_answering(cx)),
+                Stage::Writing(..) => ready!(self.poll_writing(cx)),
+                Stage::Closing { lingers } => return self.wire.borrow_mut().poll_close(*lingers, cx).map(drop),
             };
-            if !goes_on {
+            if matches!(step, Step::Over) {
                 return Poll::Ready(());
             }
-            self.stage = match mem::replace(&mut self.stage, Stage::Changing) {
-                Stage::Rest(Rest { stream, .. }) => {
-                    Stage::Talk(Box::new(Talk::begin(stream, self.activity, self.common)))
-                }
-                talk => {
-                    self.activity.forget_requests();
-                    talk.into_stream()
-                        .map_or(Stage::Changing, |stream| Stage::Rest(Rest { stream, flush: Flush::Done }))
-                }
-            };
         }
     }
 
     fn drain(&mut self) {
         self.is_closing = true;
-        if let Stage::Talk(talk) = &mut self.stage {
-            Pin::new(&mut talk.connection).graceful_shutdown();
-        }
     }
 
     fn wants_tick(&self) -> bool {
-        match &self.stage {
-            Stage::Rest(rest) => rest.flush == Flush::AtTick,
-            _ => self.activity.is_at_rest(),
-        }
+        self.holds_ticket
     }
 
     fn tick(&mut self) {
-        match &mut self.stage {
-            Stage::Rest(rest) if rest.flush == Flush::AtTick => rest.flush = Flush::Now,
-            Stage::Talk(talk) => {
-                let are_many = Rc::strong_count(&self.common.talking) > MANY;
-                let stay = if are_many { ticks::PERIOD } else { STAY };
-                talk.rests = self.activity.idle_since() + stay <= Instant::now();
-            }
-            _ => {}
+        if mem::take(&mut self.holds_ticket) {
+            self.wire.borrow_mut().unsettle();
         }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Stage<S> {
-    fn into_stream(self) -> Option<Box<Watched<S>>> {
-        match self {
-            Self::Rest(rest) => Some(rest.stream),
-            // What hyper has read by then was of requests that are answered, or of none.
-            Self::Talk(talk) => Some(talk.connection.into_parts().io.into_inner()),
-            Self::Changing => None,
-        }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Rest<S> {
-    /// Ready when something has come, with whether that is a message.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        if let Poll::Ready(next) = self.stream.poll_begin(cx) {
-            return Poll::Ready(next == Next::Message);
-        }
-        // Should writing fail, so will reading.
-        if self.flush == Flush::Now && Pin::new(&mut *self.stream).poll_flush(cx).is_ready() {
-            self.flush = Flush::Done;
-        }
-        Poll::Pending
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Talk<S> {
-    fn begin(stream: Box<Watched<S>>, activity: &Activity, common: &Common) -> Self {
-        let is_member = activity.caller().is_member;
-        let (head, fields) = if is_member { (MEMBERS_HEAD, MEMBERS_FIELDS) } else { (MAX_HEAD as usize, MAX_FIELDS) };
-        let connection = http1::Builder::new()
-            .max_buf_size(MAX_BUFFER)
-            .max_headers(fields)
-            // The watch refuses first, in our own words; hyper's limit is reached at, not after, its last byte.
-            .max_header_size(head + 1)
-            .serve_connection(TokioIo::new(stream), Adapter::new(&common.worker, activity.caller()));
-        Self { connection, rests: false, _counted: Rc::clone(&common.talking) }
-    }
-
-    /// Ready at the connection's end, or when it rests, with whether it is that.
-    fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<bool> {
-        let mut held_before = None;
-        loop {
-            if Pin::new(&mut self.connection).poll(cx).is_ready() {
-                return Poll::Ready(false);
-            }
-            // What cannot be read is refused when everything before it is answered.
-            if activity.violation().is_some_and(|violation| !violation.is_in_body()) && activity.may_speak() {
-                return Poll::Ready(false);
-            }
-            // What was held back for the answer that has just ended is read now: hyper does not try by itself.
-            let held = activity.held();
-            if held == 0 || activity.is_answering() || held_before == Some(held) {
-                break;
-            }
-            held_before = Some(held);
-        }
-        self.rests &= activity.is_at_rest();
-        if self.rests { Poll::Ready(true) } else { Poll::Pending }
     }
 }

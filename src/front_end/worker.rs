@@ -16,13 +16,14 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::coop::unconstrained;
 use tokio::task::spawn_local;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, interval, timeout};
 
 use super::pulse::Asked;
 use super::spread::{Arrival, Doors, Open, Part};
 use super::{AccessOutput, delay};
 use crate::cluster::Cluster;
-use crate::connection::{self, Common, Ticks};
+use crate::connection::{self, Common, Date, Ticks};
 use crate::listener;
 use crate::scoring::caller::Caller;
 use crate::scoring::catalog::Catalog;
@@ -30,10 +31,13 @@ use crate::scoring::worker::Worker;
 use crate::shutdown::{Drain, Phase};
 use crate::telemetry::access::{AccessLog, FLUSH_INTERVAL};
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{Buffers, Handshake, HandshakeError, Protocol, Socket, Terminator};
+use crate::tls::{Buffers, Handshake, HandshakeError, Protocol, Socket, Stream, Terminator};
 
-/// How often a thread without room looks whether `max_connections` was raised.
-const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a thread without room looks whether `max_connections` was raised, or another thread's connection ended.
+const LIMIT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long, while the process closes, a handshake may still take: one that is under way takes a fraction of that.
+const LAST_HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// What a worker thread is given.
 pub struct Setup {
@@ -73,7 +77,7 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
             worker: Rc::clone(worker),
             drain: Drain::default(),
             ticks: Ticks::default(),
-            talking: Rc::default(),
+            date: Date::default(),
         },
         terminator,
         buffers: Rc::default(),
@@ -191,6 +195,9 @@ async fn take_all(thread: Rc<Thread>, mut arrivals: Receiver<Arrival>) {
     }
 }
 
+/// What became of a handshake.
+type Shaken = Result<(Stream, Handshake), HandshakeError>;
+
 /// A connection that counts.
 struct Counted {
     thread: Rc<Thread>,
@@ -226,7 +233,7 @@ impl Thread {
         }
         self.common.worker.thread_metrics().connections_at_limit.increment();
         while !self.has_room(transport) {
-            // Or the limit was raised, which nobody tells.
+            // Or the limit was raised, or there is room on another thread, which nobody tells.
             let _ = timeout(LIMIT_INTERVAL, self.closed_one.notified()).await;
         }
     }
@@ -266,7 +273,7 @@ impl Thread {
                 let began = Instant::now();
                 let socket = Socket::new(tcp, Rc::clone(&self.buffers));
                 // In a box, so that nothing of it stays with the connection.
-                let handshake = Box::pin(timeout(limits.tls_handshake_timeout, self.terminator.accept(socket))).await;
+                let handshake = Box::pin(self.shake_hands(socket, limits.tls_handshake_timeout)).await;
                 self.count(
                     handshake.as_ref().map(|handshake| handshake.as_ref().map(|(_, handshake)| handshake)),
                     began,
@@ -276,6 +283,15 @@ impl Thread {
                 let caller = Rc::new(Caller::over_tls(peer, handshake));
                 connection::serve(stream, protocol, caller, &self.common, &limits).await;
             }
+        }
+    }
+
+    async fn shake_hands(&self, socket: Socket, limit: Duration) -> Result<Shaken, Elapsed> {
+        let mut handshake = pin!(timeout(limit, self.terminator.accept(socket)));
+        tokio::select! {
+            biased;
+            handshake = handshake.as_mut() => handshake,
+            () = self.common.drain.closed() => timeout(LAST_HANDSHAKE, handshake).await.flatten(),
         }
     }
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::{Ending, Exchange, Upload};
 use super::handover::Holder;
+use super::incoming::{Incoming, IncomingError};
 use super::mirror::Tee;
 use crate::upstream::{self, AnswerBody, AnswerError};
 
@@ -24,7 +24,7 @@ pub enum BodyError {
     #[error("the request body is over the limit")]
     TooLarge,
     #[error("the caller: {0}")]
-    Caller(hyper::Error),
+    Caller(IncomingError),
     #[error("the replica: {0}")]
     Replica(AnswerError),
     #[error("the replica was silent for too long")]
@@ -32,7 +32,7 @@ pub enum BodyError {
 }
 
 /// A body of up to so many bytes is there as a whole before a replica is asked: a caller that sends slowly keeps no
-/// replica, and one that hangs up while it waits is noticed. As much as hyper reads at once in any case.
+/// replica, and one that hangs up while it waits is noticed.
 pub const GATHERED: u64 = 64 * 1024;
 
 /// What is gathered at most for the requests of one connection together, in bytes. What would go beyond it streams.
@@ -238,9 +238,8 @@ impl Drop for RequestBody {
         if self.ended {
             return;
         }
-        match self.incoming.take() {
-            Some(incoming) if self.exchange.is_http2() => self.exchange.caller.leave_unread(incoming),
-            _ => self.exchange.caller.left_unread.set(true),
+        if let Some(incoming @ Incoming::Http2(_)) = self.incoming.take() {
+            self.exchange.caller.leave_unread(incoming);
         }
     }
 }
@@ -258,8 +257,9 @@ enum Source {
         answer: AnswerBody<RequestBody, Holder>,
         /// How long the replica may be silent between two parts.
         patience: Duration,
-        /// Rings at the earliest when the silence may be over; set anew only then, not for each part.
-        alarm: Pin<Box<Sleep>>,
+        /// Rings at the earliest when the silence may be over; set anew only then, not for each part. Absent as long as
+        /// nothing had to be waited for, as with most small answers.
+        alarm: Option<Pin<Box<Sleep>>>,
         last_part: Instant,
         /// Told a turn later, so that what came before it is written first.
         broken: Option<AnswerError>,
@@ -271,15 +271,27 @@ impl ResponseBody {
         Self { source: Source::Own(text), exchange: None }
     }
 
-    /// The body of an answer whose head came at `since`. `alarm` is a timer the request no longer needs; it is used again
-    /// here.
-    pub fn replica(
-        answer: AnswerBody<RequestBody, Holder>,
-        since: Instant,
-        patience: Duration,
-        alarm: Pin<Box<Sleep>>,
-    ) -> Self {
-        Self { source: Source::Replica { answer, patience, alarm, last_part: since, broken: None }, exchange: None }
+    /// The body of an answer whose head came at `since`.
+    pub fn replica(answer: AnswerBody<RequestBody, Holder>, since: Instant, patience: Duration) -> Self {
+        Self {
+            source: Source::Replica { answer, patience, alarm: None, last_part: since, broken: None },
+            exchange: None,
+        }
+    }
+
+    /// Sends on what the caller sends while it takes nothing of the answer, as [`Body::poll_frame`] does besides; false if
+    /// the request broke off.
+    pub fn poll_upload(&mut self, cx: &mut Context<'_>) -> bool {
+        let (Source::Replica { answer, .. }, Some(exchange)) = (&mut self.source, &self.exchange) else { return true };
+        let before = exchange.request_bytes.get();
+        let goes_on = answer.poll_upload(cx);
+        if !goes_on {
+            exchange.ending.set(Ending::CallerLeft);
+        } else if exchange.request_bytes.get() > before {
+            // The caller is there, and busy with the other direction.
+            exchange.untaken_since.set(Some(Instant::now()));
+        }
+        goes_on
     }
 
     /// Counts into `exchange` and keeps it until the answer is over.
@@ -313,6 +325,8 @@ impl Body for ResponseBody {
             }
             Poll::Ready(None) => exchange.ending.set(Ending::Complete),
             Poll::Ready(Some(Err(BodyError::Silent))) => exchange.ending.set(Ending::ReplicaSilent),
+            // The caller's own upload is what broke.
+            Poll::Ready(Some(Err(BodyError::Replica(AnswerError::Request)))) => exchange.ending.set(Ending::CallerLeft),
             Poll::Ready(Some(Err(_))) => exchange.ending.set(Ending::ReplicaBroke),
             // It is the replica's turn.
             Poll::Pending => exchange.untaken_since.set(None),
@@ -349,6 +363,7 @@ impl Source {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
+                let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(*last_part + *patience)));
                 while alarm.as_mut().poll(cx).is_ready() {
                     let silent_until = *last_part + *patience;
                     if silent_until <= Instant::now() {

@@ -1,6 +1,8 @@
 //! What all requests of one connection share.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Weak;
@@ -9,15 +11,15 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http_body::Body;
-use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::caller_certificate::CallerCertificate;
 use super::exchange::Exchange;
+use super::incoming::Incoming;
 use crate::tls::Handshake;
 
-/// How long what a caller still sends is read and thrown away after an answer that came before the end of its
-/// request. Closed or reset with unread bytes, the answer might not arrive (RFC 9112 section 9.6).
+/// How long what a caller still sends is waited for, read and thrown away after an answer that came before the end of its
+/// request, or that is the last. Closed or reset with unread bytes, the answer might not arrive (RFC 9112 section 9.6).
 pub const LINGER: Duration = Duration::from_secs(2);
 
 /// The other end of a connection.
@@ -40,12 +42,10 @@ pub struct Caller {
     pub idle_since: Cell<Instant>,
     /// The request that came last.
     pub newest: RefCell<Weak<Exchange>>,
-    /// Whether an answer ended before its request was read to the end, so that bytes may still be arriving.
-    pub left_unread: Cell<bool>,
     /// Bytes of its requests' bodies that are gathered before a replica is asked.
     pub gathered: Cell<u64>,
     /// Bodies over HTTP/2 whose answer ended before they did.
-    unread: RefCell<Vec<Unread>>,
+    unread: RefCell<Unread>,
 }
 
 impl Caller {
@@ -76,7 +76,6 @@ impl Caller {
             used: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             newest: RefCell::default(),
-            left_unread: Cell::new(false),
             gathered: Cell::new(0),
             unread: RefCell::default(),
         }
@@ -90,26 +89,26 @@ impl Caller {
     /// Has the rest of a body that nobody wants read and thrown away for a while. HTTP/2 would reset its stream
     /// otherwise, and some callers drop the answer that came with the reset.
     pub fn leave_unread(&self, body: Incoming) {
-        self.unread.borrow_mut().push(Unread { body, until: Instant::now() + LINGER });
+        self.unread.borrow_mut().bodies.push_back((body, Instant::now() + LINGER));
     }
 
-    /// Reads what has come of such bodies.
+    /// Reads what has come of such bodies, and lets go of those for which it is time.
     pub fn poll_unread(&self, cx: &mut Context<'_>) {
-        let mut unread = self.unread.borrow_mut();
-        if unread.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        unread.retain_mut(|unread| {
-            while unread.until > now {
-                match Pin::new(&mut unread.body).poll_frame(cx) {
-                    Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(_) => return false,
-                    Poll::Pending => return true,
-                }
+        let Unread { bodies, alarm } = &mut *self.unread.borrow_mut();
+        while !bodies.is_empty() {
+            let now = Instant::now();
+            bodies.retain_mut(|(body, until)| *until > now && has_more(body, cx));
+            // The first was left first.
+            let Some((_, until)) = bodies.front() else { break };
+            let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(*until)));
+            if alarm.deadline() != *until {
+                alarm.as_mut().reset(*until);
             }
-            false
-        });
+            if alarm.as_mut().poll(cx).is_pending() {
+                return;
+            }
+        }
+        *alarm = None;
     }
 
     /// `http` or `https`.
@@ -118,7 +117,21 @@ impl Caller {
     }
 }
 
+/// Bodies, each with when to let go of it.
+#[derive(Default)]
 struct Unread {
-    body: Incoming,
-    until: Instant,
+    bodies: VecDeque<(Incoming, Instant)>,
+    /// For the first of them.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// Throws away what has come of a body; false at its end.
+fn has_more(body: &mut Incoming, cx: &mut Context<'_>) -> bool {
+    loop {
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(_) => return false,
+            Poll::Pending => return true,
+        }
+    }
 }

@@ -352,6 +352,11 @@ impl Deployment {
         }
     }
 
+    /// Its share of the service's requests, in percent.
+    pub fn traffic(&self) -> u8 {
+        self.traffic
+    }
+
     /// Whether it has a share of the traffic.
     pub fn takes_calls(&self) -> bool {
         self.traffic > 0

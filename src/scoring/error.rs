@@ -246,6 +246,10 @@ impl Refusal {
             .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     pub fn status(&self) -> StatusCode {
         if self.redirect { StatusCode::PERMANENT_REDIRECT } else { self.code.status() }
     }

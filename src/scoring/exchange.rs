@@ -299,11 +299,12 @@ impl Exchange {
     }
 }
 
-/// Writes down a request that could not be read, so that there was nothing to begin an [`Exchange`] with.
-pub fn note_unreadable(worker: &Worker, caller: &Caller, refusal: &Refusal, id: &RequestId) {
+/// Writes down a request that could not be read, so that there was nothing to begin an [`Exchange`] with. That is known so
+/// long after its first byte as it `took`.
+pub fn note_unreadable(worker: &Worker, caller: &Caller, refusal: &Refusal, id: &RequestId, took: Duration) {
     let metrics = worker.part(&worker.metrics.unrouted);
     metrics.started.increment();
-    metrics.finish(Some(refusal.status()), Some(refusal.code), caller.idle_since.get().elapsed());
+    metrics.finish(Some(refusal.status()), Some(refusal.code), took);
     if worker.access.is_on() {
         let mut line = access::Line::new(id.as_str(), &caller.peer);
         line.tls = caller.tls.as_ref().map(|tls| tls_version(tls.version));

@@ -50,13 +50,21 @@ pub fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Refuses field names that a replica would read as one of ours. Servers behind CGI's naming, gunicorn among them,
-/// take `x_request_id` and `x-request-id` for the same field.
+/// take `x_request_id` and `x-request-id` for the same field. And more options of the connection than there are fields:
+/// each is compared with each.
 ///
 /// # Errors
 ///
 /// 400, naming the field.
-pub fn check_names(headers: &HeaderMap) -> Result<(), Refusal> {
-    for name in headers.keys() {
+pub fn check(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut options = 0;
+    for (name, value) in headers {
+        if *name == CONNECTION {
+            options += value.as_bytes().split(|byte| *byte == b',').count();
+            if options > MAX_FIELDS {
+                return Err(Refusal::bad_request(format!("Connection has more than {MAX_FIELDS} options.")));
+            }
+        }
         if !name.as_str().bytes().any(|byte| byte == b'_') {
             continue;
         }
@@ -365,10 +373,17 @@ mod tests {
     #[test]
     fn underscored_names_that_replicas_read_as_ours_are_refused() {
         for name in ["x_forwarded_for", "x-request_id", "content_length", "transfer_encoding", "authorization_"] {
-            let refused = check_names(&map(&[(name, "1")])).is_err();
+            let refused = check(&map(&[(name, "1")])).is_err();
             assert_eq!(refused, name != "authorization_", "{name}");
         }
-        assert!(check_names(&map(&[("my_field", "1"), ("x_y", "1")])).is_ok());
+        assert!(check(&map(&[("my_field", "1"), ("x_y", "1")])).is_ok());
+    }
+
+    #[test]
+    fn more_options_of_the_connection_than_fields_are_refused() {
+        let refused = |times| check(&map(&vec![("connection", "close, X-Private"); times])).is_err();
+        assert!(!refused(MAX_FIELDS / 2));
+        assert!(refused(MAX_FIELDS / 2 + 1));
     }
 
     #[test]

@@ -56,10 +56,15 @@ pub fn begin(exchange: &Rc<Exchange>, asked: &mut Asked, deadline: Instant) {
     if let Some(service) = exchange.service()
         && let Some(mirror) = service.mirror
         && fastrand::u8(..100) < mirror.percent
-        && !asked.headers.contains_key(AZUREML_MODEL_DEPLOYMENT)
+        && may_be_copied(&asked.headers)
     {
         copy(exchange, service, mirror, asked, deadline);
     }
+}
+
+/// Whether a request with these fields is one of those that may be: who names a deployment wants that one, and no other.
+pub fn may_be_copied(headers: &HeaderMap) -> bool {
+    !headers.contains_key(AZUREML_MODEL_DEPLOYMENT)
 }
 
 fn copy(exchange: &Exchange, service: &ServiceRef, mirror: Mirror, asked: &mut Asked, deadline: Instant) {

@@ -11,16 +11,16 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{Request, Response, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower::Service;
 
 use super::body::ResponseBody;
 use super::caller::Caller;
 use super::error::Refusal;
-use super::exchange::{Exchange, Upload};
+use super::exchange::Exchange;
 use super::handover;
 use super::headers::{self, SERVER_TIMING, X_MS_CLIENT_REQUEST_ID, X_MS_REQUEST_ID};
+use super::incoming::Incoming;
 use super::worker::Worker;
 
 /// A request, and the place where what happens to it is noted.
@@ -123,9 +123,7 @@ fn finish(
             fields.append(SERVER_TIMING, timing);
         }
     }
-    // The rest of a body that nobody will read stands before the next request.
-    let is_cut = exchange.refused.get().is_some() && exchange.upload.get() != Upload::Complete;
-    if (exchange.worker.draining.get() || is_cut) && version != Version::HTTP_2 {
+    if exchange.worker.draining.get() && version != Version::HTTP_2 {
         // The caller closes by itself after this answer, so that no request of its crosses our close on the way.
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -24,14 +24,18 @@ const A_PERCENT: u16 = PARTS / 100;
 
 /// The number of a request with these fields to `service`. The fields are those that came: some do not reach replicas.
 pub fn number(service: &Service, exchange: &Exchange, headers: &HeaderMap) -> u16 {
-    let told_by = service.sticky_by.as_ref().and_then(|by| match by {
+    match told_by(service, exchange, headers) {
+        Some(told_by) => number_of(&service.name, &told_by),
+        None => fastrand::u16(..PARTS),
+    }
+}
+
+/// What tells this caller apart; absent: nothing, so that the number is drawn.
+pub fn told_by<'a>(service: &Service, exchange: &'a Exchange, headers: &'a HeaderMap) -> Option<Cow<'a, [u8]>> {
+    match service.sticky_by.as_ref()? {
         StickyBy::Key => exchange.key().map(|key| Cow::Borrowed(&key.hash.as_bytes()[..])),
         StickyBy::Address => Some(Cow::Borrowed(exchange.caller.forwarded_for.as_bytes())),
         StickyBy::Header(name) => value_of(name, headers).filter(|value| !value.is_empty()),
-    });
-    match told_by {
-        Some(told_by) => number_of(&service.name, &told_by),
-        None => fastrand::u16(..PARTS),
     }
 }
 

@@ -9,6 +9,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::writer::LineWriter;
 use crate::digits::{push_decimal, push_millis};
 
+/// How the field of a name begins, up to its value.
+macro_rules! start {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":").as_bytes()
+    };
+}
+
 /// A buffer is handed on when it has grown to this many bytes.
 const BATCH: usize = 32 * 1024;
 
@@ -136,34 +143,34 @@ impl<'a> Line<'a> {
         // Hexadecimal digits and hyphens.
         out.extend_from_slice(self.id.as_bytes());
         out.push(b'"');
-        push_text(out, "client_id", self.client_id);
-        push_text(out, "peer", Some(self.peer));
-        push_text(out, "host", self.host);
-        push_text(out, "protocol", self.protocol);
-        push_text(out, "tls", self.tls);
-        push_text(out, "client_certificate", self.client_certificate);
-        push_text(out, "method", self.method);
-        push_text(out, "path", self.path);
-        push_text(out, "service", self.service);
-        push_text(out, "key", self.key);
-        push_text(out, "deployment", self.deployment);
-        push_text(out, "replica", self.replica);
-        for (name, member) in [("handed_to", self.handed_to), ("handed_by", self.handed_by)] {
+        push_text(out, start!("client_id"), self.client_id);
+        push_word(out, start!("peer"), Some(self.peer));
+        push_text(out, start!("host"), self.host);
+        push_word(out, start!("protocol"), self.protocol);
+        push_word(out, start!("tls"), self.tls);
+        push_text(out, start!("client_certificate"), self.client_certificate);
+        push_word(out, start!("method"), self.method);
+        push_text(out, start!("path"), self.path);
+        push_word(out, start!("service"), self.service);
+        push_text(out, start!("key"), self.key);
+        push_text(out, start!("deployment"), self.deployment);
+        push_text(out, start!("replica"), self.replica);
+        for (start, member) in [(start!("handed_to"), self.handed_to), (start!("handed_by"), self.handed_by)] {
             if let Some(member) = member {
-                push_text(out, name, Some(&member.to_string()));
+                push_word(out, start, Some(&member.to_string()));
             }
         }
         if let Some(status) = self.status {
-            push_number(out, "status", status.into());
+            push_number(out, start!("status"), status.into());
         }
-        push_text(out, "code", self.code);
-        push_text(out, "end", Some(self.end));
-        push_number(out, "request_bytes", self.request_bytes);
-        push_number(out, "response_bytes", self.response_bytes);
-        push_duration(out, "queue_ms", Some(self.queue));
-        push_duration(out, "connect_ms", Some(self.connect));
-        push_duration(out, "model_ms", self.model);
-        push_duration(out, "total_ms", Some(self.total));
+        push_word(out, start!("code"), self.code);
+        push_word(out, start!("end"), Some(self.end));
+        push_number(out, start!("request_bytes"), self.request_bytes);
+        push_number(out, start!("response_bytes"), self.response_bytes);
+        push_duration(out, start!("queue_ms"), Some(self.queue));
+        push_duration(out, start!("connect_ms"), Some(self.connect));
+        push_duration(out, start!("model_ms"), self.model);
+        push_duration(out, start!("total_ms"), Some(self.total));
         out.extend_from_slice(b"}\n");
     }
 
@@ -220,37 +227,54 @@ impl Clock {
     }
 }
 
-fn push_name(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+/// Text that holds nothing JSON would have written otherwise, by what it is.
+fn push_word(out: &mut Vec<u8>, start: &[u8], word: Option<&str>) {
+    let Some(word) = word else { return };
+    debug_assert!(is_plain(word.as_bytes()), "{word}");
+    out.extend_from_slice(start);
+    out.push(b'"');
+    out.extend_from_slice(word.as_bytes());
+    out.push(b'"');
 }
 
-fn push_text(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
+/// Any text.
+fn push_text(out: &mut Vec<u8>, start: &[u8], text: Option<&str>) {
     let Some(text) = text else { return };
-    push_name(out, name);
-    let is_special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
-    // Looks at every byte, so that the compiler can look at many at once.
-    if text.bytes().filter(is_special).count() > 0 {
-        // Writing to memory does not fail.
-        let _ = serde_json::to_writer(out, text);
-    } else {
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
+    if is_plain(text.as_bytes()) {
+        return push_word(out, start, Some(text));
     }
+    out.extend_from_slice(start);
+    // Writing to memory does not fail.
+    let _ = serde_json::to_writer(out, text);
 }
 
-fn push_number(out: &mut Vec<u8>, name: &str, number: u64) {
-    push_name(out, name);
+fn push_number(out: &mut Vec<u8>, start: &[u8], number: u64) {
+    out.extend_from_slice(start);
     push_decimal(out, number);
 }
 
-fn push_duration(out: &mut Vec<u8>, name: &str, duration: Option<Duration>) {
+fn push_duration(out: &mut Vec<u8>, start: &[u8], duration: Option<Duration>) {
     if let Some(duration) = duration {
-        push_name(out, name);
+        out.extend_from_slice(start);
         push_millis(out, duration);
     }
+}
+
+/// Whether JSON has every byte as it is: no control character, quotation mark or backslash.
+fn is_plain(text: &[u8]) -> bool {
+    let (eights, rest) = text.as_chunks();
+    let rest = rest.iter().fold(EACH * u64::from(b' '), |word, byte| word << 8 | u64::from(*byte));
+    !eights.iter().map(|bytes| u64::from_ne_bytes(*bytes)).chain([rest]).any(holds_special)
+}
+
+/// One in each byte of a word.
+const EACH: u64 = 0x0101_0101_0101_0101;
+
+/// Whether one of eight bytes is special: subtracting borrows from the highest bit of the first byte that is smaller.
+fn holds_special(word: u64) -> bool {
+    let below = |word: u64, limit: u8| word.wrapping_sub(EACH * u64::from(limit)) & !word & (EACH << 7);
+    let equal = |byte: u8| below(word ^ (EACH * u64::from(byte)), 1);
+    below(word, b' ') | equal(b'"') | equal(b'\\') != 0
 }
 
 /// Milliseconds with three decimals.
@@ -261,7 +285,17 @@ pub fn millis(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_plain_is_what_json_leaves_alone(text in "[ -~\\x00-\\x1f\u{7f}-\u{ff}]{0,20}|[a-z]{0,9}[\\x00-\u{7f}]?[a-z]{0,9}") {
+            let written = serde_json::to_string(&text).expect("JSON");
+            prop_assert_eq!(is_plain(text.as_bytes()), written.len() == text.len() + 2);
+        }
+    }
 
     #[test]
     fn a_line_is_json_whatever_it_holds() {

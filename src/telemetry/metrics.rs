@@ -135,6 +135,15 @@ impl DeploymentMetrics {
     pub fn threads(&self) -> &[RequestMetrics] {
         &self.threads
     }
+
+    /// Requests that are under way, those of other front ends included.
+    pub fn in_flight(&self) -> u64 {
+        let parts = || self.threads.iter().chain(self.handed());
+        let sum = |cell: fn(&RequestMetrics) -> &Counter| parts().map(|part| cell(part).get()).sum::<u64>();
+        // In this order: what ends in between must not be counted twice.
+        let finished = sum(|part| &part.finished);
+        sum(|part| &part.started).saturating_sub(finished)
+    }
 }
 
 fn parts(threads: usize) -> Box<[RequestMetrics]> {

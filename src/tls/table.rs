@@ -18,6 +18,17 @@ pub struct NameTable<T> {
     default: Option<T>,
 }
 
+/// Why something holds for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundBy {
+    /// It is the very name.
+    Name,
+    /// A wildcard stands for it.
+    Wildcard,
+    /// Nothing else does.
+    Default,
+}
+
 impl<T> Default for NameTable<T> {
     fn default() -> Self {
         Self { exact: HashMap::new(), wildcard: HashMap::new(), default: None }
@@ -40,14 +51,20 @@ impl<T> NameTable<T> {
 
     /// What holds for the name a caller sent.
     pub fn find(&self, name: Option<&str>) -> Option<&T> {
-        name.and_then(|name| self.find_name(name)).or(self.default.as_ref())
+        self.find_by(name).map(|(_, found)| found)
+    }
+
+    /// The same, with why it does.
+    pub fn find_by(&self, name: Option<&str>) -> Option<(FoundBy, &T)> {
+        let by_default = || self.default.as_ref().map(|value| (FoundBy::Default, value));
+        name.and_then(|name| self.find_name(name)).or_else(by_default)
     }
 
     pub fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.wildcard.is_empty()
     }
 
-    fn find_name(&self, name: &str) -> Option<&T> {
+    fn find_name(&self, name: &str) -> Option<(FoundBy, &T)> {
         let name = name.strip_suffix('.').unwrap_or(name);
         // Nearly every caller sends lower case: only the others pay for a copy.
         let lower;
@@ -57,9 +74,10 @@ impl<T> NameTable<T> {
         } else {
             name
         };
-        self.exact.get(name).or_else(|| {
+        let exact = self.exact.get(name).map(|value| (FoundBy::Name, value));
+        exact.or_else(|| {
             let (_, parent) = name.split_once('.')?;
-            self.wildcard.get(parent)
+            self.wildcard.get(parent).map(|value| (FoundBy::Wildcard, value))
         })
     }
 }
@@ -84,6 +102,10 @@ mod tests {
         assert_eq!(found(Some("a.b.example.com")), Some("default"), "a wildcard stands for one label");
         assert_eq!(found(Some("example.com")), Some("default"));
         assert_eq!(found(None), Some("default"));
+        let by = |name| table.find_by(name).map(|(by, _)| by);
+        assert_eq!(by(Some("a.example.com")), Some(FoundBy::Name));
+        assert_eq!(by(Some("b.example.com")), Some(FoundBy::Wildcard));
+        assert_eq!(by(Some("example.com")), Some(FoundBy::Default));
     }
 
     /// The same choice, by looking at every entry in turn.

@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::framing::{Framing, Part};
+use super::sending::SendError;
 use super::{AnswerError, Dialogue, Pool, Upload};
 
 /// What is read at a time of a body that goes on and on. More is no faster, and memory that was large once stays with the
@@ -62,6 +63,15 @@ impl<B: Upload, H> AnswerBody<B, H> {
         Self(Rest::Coming(Box::new(Coming { dialogue, framing, reads: NEXT_READ, place, held })))
     }
 
+    /// Sends what is left of the request, as far as there is something to send and the replica takes it; false if the request
+    /// broke off.
+    pub fn poll_upload(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.0 {
+            Rest::Whole(_) => true,
+            Rest::Coming(coming) => coming.poll_upload(cx),
+        }
+    }
+
     /// The same, holding what `map` makes of what is held.
     pub fn map_held<T>(self, map: impl FnOnce(H) -> T) -> AnswerBody<B, T> {
         AnswerBody(match self.0 {
@@ -97,9 +107,12 @@ impl<B: Upload, H: Unpin> Body for AnswerBody<B, H> {
             Rest::Coming(coming) => coming,
         };
         let part = ready!(coming.poll_part(cx));
-        if (part.is_none() || coming.is_over())
-            && let Rest::Coming(coming) = std::mem::replace(&mut self.0, Rest::Whole(Bytes::new()))
-        {
+        let is_over = match &part {
+            Some(Ok(_)) => coming.is_over(),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        if is_over && let Rest::Coming(coming) = std::mem::replace(&mut self.0, Rest::Whole(Bytes::new())) {
             let Coming { dialogue, place, held, .. } = *coming;
             put_back(dialogue, place, Instant::now());
             drop(held);
@@ -120,13 +133,18 @@ impl<B: Upload, H: Unpin> Body for AnswerBody<B, H> {
 }
 
 impl<B: Upload, H> Coming<B, H> {
+    /// A replica that takes no more may go on answering; one that waits for what will not come has no end.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> bool {
+        let Dialogue { link, sending, .. } = &mut self.dialogue;
+        sending.is_over() || !matches!(sending.poll(link, cx), Poll::Ready(Err(SendError::Body)))
+    }
+
     /// The next part of the body; none at its end.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, AnswerError>>> {
-        let Dialogue { link, sending, .. } = &mut self.dialogue;
-        if !sending.is_over() {
-            // What becomes of the rest of the request does not change the answer, which is under way.
-            let _ = sending.poll(link, cx);
+        if !self.poll_upload(cx) {
+            return Poll::Ready(Some(Err(AnswerError::Request)));
         }
+        let link = &mut self.dialogue.link;
         loop {
             let known = match self.framing.take(&mut link.read) {
                 Ok(Part::Data(data)) => return Poll::Ready(Some(Ok(data))),

@@ -63,16 +63,19 @@ pub(super) fn take(read: &mut BytesMut, to_head: bool, fields: &mut Fields<'_>) 
         let Ok(name) = HeaderName::from_bytes(field.name.as_bytes()) else {
             return Err(AnswerError::Malformed("a field's name"));
         };
-        if is_hop_by_hop(&name)
-            || (name == CONTENT_LENGTH && control.is_coded)
-            || control.nominates(&name)
-            || !(fields.is_wanted)(&name)
-        {
+        // Written anew below: it may stand there twice, or where none belongs.
+        if is_hop_by_hop(&name) || name == CONTENT_LENGTH || control.nominates(&name) || !(fields.is_wanted)(&name) {
             continue;
         }
         let place = field.value.as_ptr().addr() - start;
         let value = HeaderValue::from_maybe_shared(copy.slice(place..place + field.value.len()));
         map.append(name, value.map_err(|_| AnswerError::Malformed("a field's value"))?);
+    }
+    // A coded body ends where its coding says, and there is none after 204 (RFC 9110 section 8.6).
+    if let Some(length) = control.length
+        && !(control.is_coded || status == StatusCode::NO_CONTENT || status.is_informational())
+    {
+        map.insert(CONTENT_LENGTH, length.into());
     }
     let keeps_alive = is_http11 && is_delimited && !control.closes;
     read.advance(length);
@@ -97,7 +100,7 @@ impl<'a> Control<'a> {
         for field in fields {
             let is = |name: &str| field.name.eq_ignore_ascii_case(name);
             match field.name.len() {
-                10 if is("connection") => control.connection(field.value),
+                10 if is("connection") => control.connection(field.value)?,
                 14 if is("content-length") => control.content_length(field.value)?,
                 17 if is("transfer-encoding") => control.transfer_encoding(field.value),
                 _ => {}
@@ -106,7 +109,7 @@ impl<'a> Control<'a> {
         Ok(control)
     }
 
-    fn connection(&mut self, value: &'a [u8]) {
+    fn connection(&mut self, value: &'a [u8]) -> Result<(), AnswerError> {
         for option in list(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.closes = true;
@@ -114,6 +117,8 @@ impl<'a> Control<'a> {
                 self.nominated.push(option);
             }
         }
+        // Each is compared with each field.
+        if self.nominated.len() > MAX_FIELDS { Err(AnswerError::TooLarge("its Connection field")) } else { Ok(()) }
     }
 
     /// The same number several times is one (RFC 9112 section 6.3).

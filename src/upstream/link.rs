@@ -8,12 +8,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::head::{self, Head, MAX_HEAD};
 use super::{AnswerError, ConnectError, Endpoint, Fields};
+use crate::outgoing::MOST_PARTS;
 
 /// Read at a time as long as nothing is known of what comes: most answers are smaller. The space is on the stack, and what
 /// came is kept in a buffer of its own size.
@@ -22,8 +24,9 @@ const FIRST_READ: usize = 4 * 1024;
 /// So little is put together on the stack and sent as one piece: send(2) of one piece is cheaper than writev(2) of three.
 const GATHERED_WRITE: usize = 4 * 1024;
 
-/// Lines, data, and the end of a chunk.
-pub(super) const MOST_PARTS: usize = 3;
+fn is_nothing(error: io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
 
 pub(super) struct Link {
     tcp: TcpStream,
@@ -43,11 +46,17 @@ impl Link {
         .unwrap_or(Err(ConnectError::Timeout(limit)))
     }
 
-    /// Whether another request may be sent: the replica has neither closed it nor said anything that nobody asked for.
-    /// Where the kernel has not told of anything new this costs no system call.
+    /// Whether the replica has neither closed it nor said anything that nobody asked for, as far as the runtime has
+    /// heard. This costs no system call where it has not heard of anything.
+    pub(super) fn seems_quiet(&self) -> bool {
+        self.read.is_empty() && self.tcp.try_read(&mut [0]).is_err_and(is_nothing)
+    }
+
+    /// The same as it is now, which another request may be sent by: what came since the runtime last asked the kernel, be it
+    /// a second answer, would be taken for the answer to that request.
     pub(super) fn is_quiet(&self) -> bool {
-        let nothing = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        self.read.is_empty() && self.tcp.try_read(&mut [0]).is_err_and(nothing)
+        let mut space = [MaybeUninit::uninit()];
+        self.read.is_empty() && SockRef::from(&self.tcp).peek(&mut space).is_err_and(is_nothing)
     }
 
     /// The head of the next answer that is not an interim one. `to_head`: it answers HEAD, and has no body.

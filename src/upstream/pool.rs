@@ -47,7 +47,7 @@ impl Pool {
     /// Keeps a connection to the endpoint with this id for the next request, if it can take one. A replica that closes
     /// its connections never gets here with an open one, so none is ever parked on it.
     pub(super) fn put(&self, endpoint: usize, mut link: Link, since: Instant) {
-        if !link.is_quiet() {
+        if !link.seems_quiet() {
             return;
         }
         // Nor has it space that it does not need as long as it is here.
@@ -66,7 +66,7 @@ impl Pool {
         loop {
             let now = ticks.tick().await;
             self.idle.borrow_mut().retain(|_, stack| {
-                stack.retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT && idle.link.is_quiet());
+                stack.retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT && idle.link.seems_quiet());
                 !stack.is_empty()
             });
         }

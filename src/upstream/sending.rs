@@ -4,23 +4,20 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
-use super::link::{Link, MOST_PARTS};
+use super::link::Link;
 use super::{Request, Upload};
-use crate::digits::{push_decimal, push_hexadecimal};
+use crate::digits::push_decimal;
+use crate::outgoing::Outgoing;
 
-/// What has to follow the data of a chunk.
-const CHUNK_END: &[u8] = b"\r\n";
+/// Bytes of a body that are put together before they are written, while more is there already.
+const PUT_TOGETHER: usize = 8 * 1024;
 
 pub(super) struct Sending<B> {
     body: B,
     length: Length,
-    /// To be written in this order: lines of our own, from the first that is not written yet, then of the body.
-    lines: Vec<u8>,
-    written: usize,
-    data: Bytes,
-    chunk_end: &'static [u8],
+    out: Outgoing,
     /// Whether there is nothing more to take from the body.
     is_read: bool,
     is_begun: bool,
@@ -61,10 +58,7 @@ impl<B: Upload> Sending<B> {
         Self {
             body,
             length,
-            lines,
-            written: 0,
-            data: Bytes::new(),
-            chunk_end: b"",
+            out: Outgoing::new(lines),
             is_read: matches!(length, Length::None),
             is_begun: false,
             is_broken: false,
@@ -78,19 +72,16 @@ impl<B: Upload> Sending<B> {
 
     /// Whether all of it was written.
     pub(super) fn is_over(&self) -> bool {
-        self.is_read && !self.is_broken && !self.has_unwritten()
+        self.is_read && !self.is_broken && self.out.is_empty()
     }
 
     /// The body as it came, if nothing was written.
     pub(super) fn into_body(mut self) -> B {
-        if !self.data.is_empty() {
-            self.body.take_back(self.data);
+        let data = self.out.into_data();
+        if !data.is_empty() {
+            self.body.take_back(data);
         }
         self.body
-    }
-
-    fn has_unwritten(&self) -> bool {
-        self.written < self.lines.len() || !self.data.is_empty() || !self.chunk_end.is_empty()
     }
 
     /// Writes as much as there is and the replica takes; ready when that was all.
@@ -99,22 +90,15 @@ impl<B: Upload> Sending<B> {
             return Poll::Ready(Err(SendError::Body));
         }
         loop {
-            // What is there of the body goes with the head.
-            let more = if self.is_read || !self.data.is_empty() || !self.chunk_end.is_empty() {
-                Poll::Ready(Ok(()))
-            } else {
-                self.poll_body(cx)
-            };
+            let more = self.poll_parts(cx);
             if let Poll::Ready(Err(error)) = more {
                 self.is_broken = true;
                 return Poll::Ready(Err(error));
             }
-            while self.has_unwritten() {
-                let lines = self.lines.get(self.written..).unwrap_or_default();
-                let parts: [&[u8]; MOST_PARTS] = [lines, &self.data, self.chunk_end];
-                let written = ready!(link.poll_write(cx, &parts)).map_err(SendError::Io)?;
+            while !self.out.is_empty() {
+                let written = ready!(link.poll_write(cx, &self.out.parts())).map_err(SendError::Io)?;
                 self.is_begun = true;
-                self.advance(written);
+                self.out.advance(written);
             }
             if self.is_read {
                 return Poll::Ready(Ok(()));
@@ -125,17 +109,17 @@ impl<B: Upload> Sending<B> {
         }
     }
 
-    fn advance(&mut self, written: usize) {
-        let of_lines = written.min(self.lines.len() - self.written);
-        self.written += of_lines;
-        let of_data = (written - of_lines).min(self.data.len());
-        self.data.advance(of_data);
-        let of_end = (written - of_lines - of_data).min(self.chunk_end.len());
-        self.chunk_end = self.chunk_end.get(of_end..).unwrap_or_default();
-        if self.written == self.lines.len() {
-            self.lines.clear();
-            self.written = 0;
+    /// Takes what is there of the body and is to be written at once.
+    fn poll_parts(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        while !self.is_read && self.has_room() {
+            ready!(self.poll_body(cx))?;
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// With the head goes one part, which can be taken back as it is; later ones are put together while they are small.
+    fn has_room(&self) -> bool {
+        !self.out.has_data() || (self.is_begun && self.out.len() < PUT_TOGETHER)
     }
 
     /// Takes the next part of the body, or its end.
@@ -160,14 +144,10 @@ impl<B: Upload> Sending<B> {
                 let left = left.checked_sub(data.len() as u64).ok_or(SendError::Body)?;
                 self.length = Length::Known(left);
                 self.is_read = left == 0;
+                self.out.put(data);
             }
-            Length::Chunked => {
-                push_hexadecimal(&mut self.lines, data.len() as u64);
-                self.lines.extend_from_slice(b"\r\n");
-                self.chunk_end = CHUNK_END;
-            }
+            Length::Chunked => self.out.put_chunk(data),
         }
-        self.data = data;
         Ok(())
     }
 
@@ -176,7 +156,7 @@ impl<B: Upload> Sending<B> {
         match self.length {
             Length::None | Length::Known(0) => {}
             Length::Known(_) => return Err(SendError::Body),
-            Length::Chunked => self.lines.extend_from_slice(b"0\r\n\r\n"),
+            Length::Chunked => self.out.end_chunks(),
         }
         Ok(())
     }

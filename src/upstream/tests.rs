@@ -15,7 +15,8 @@ use super::*;
 use crate::config::ReplicaAddress;
 use framing::{Framing, Part};
 
-struct Held(Endpoint);
+#[derive(Clone)]
+struct Held(Rc<Endpoint>);
 
 impl AsRef<Endpoint> for Held {
     fn as_ref(&self) -> &Endpoint {
@@ -70,7 +71,7 @@ async fn ask<B: Upload, H: AsRef<Endpoint>>(
 async fn replica() -> (TcpListener, Held) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("an address");
-    (listener, Held(Endpoint::new(ReplicaAddress::of(address)).expect("an endpoint")))
+    (listener, Held(Rc::new(Endpoint::new(ReplicaAddress::of(address)).expect("an endpoint"))))
 }
 
 /// Reads a request's head and what follows it at once.
@@ -158,7 +159,7 @@ fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
 const ANSWERS: [&str; 16] = [
     "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain\r\n\r\nhello",
     "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nSet-Cookie: a\r\nset-cookie: b\r\n\r\nhello",
+    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nSet-Cookie: a\r\nset-cookie: b\r\n\r\nhello",
     "HTTP/1.1 200 \r\nConnection: close\r\n\r\nuntil it is closed",
     "HTTP/1.0 200 OK\r\n\r\nold",
     "HTTP/1.0 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\r\nold",
@@ -335,6 +336,77 @@ fn an_answer_that_comes_before_the_request_is_whole_is_read_to_its_end() {
         (status.as_u16(), body)
     });
     assert_eq!(outcome, (413, Bytes::from("big")));
+}
+
+/// Connections that two requests took, the first of which was answered with `answer`, and `after` it was read the replica
+/// does something that the runtime does not hear of.
+fn connections(answer: &'static str, after: fn(&std::net::TcpStream)) -> usize {
+    local(async {
+        let (listener, held) = replica().await;
+        let accepted = Rc::new(Cell::new(0));
+        let (count, last) = (Rc::clone(&accepted), Rc::new(Cell::new(None)));
+        let kept = Rc::clone(&last);
+        spawn_local(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                count.set(count.get() + 1);
+                let kept = Rc::clone(&kept);
+                spawn_local(async move {
+                    while !read_request(&mut stream).await.is_empty() {
+                        stream.write_all(answer.as_bytes()).await.expect("sent");
+                        let stream = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned().expect("a descriptor");
+                        kept.set(Some(std::net::TcpStream::from(stream)));
+                    }
+                });
+            }
+        });
+        let pool = Rc::default();
+        for _ in 0..2 {
+            let answer = ask(&pool, request("POST", Full::from("1")), held.clone()).await.ok().expect("an answer");
+            let _ = answer.into_body().collect().await;
+            after(&last.take().expect("the connection"));
+        }
+        accepted.get()
+    })
+}
+
+#[test]
+fn a_connection_is_used_again_only_if_nothing_came_over_it_since() {
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    assert_eq!(connections(ANSWER, |_| {}), 1);
+    // The next request would take the second answer for its own.
+    let again = |mut stream: &std::net::TcpStream| io::Write::write_all(&mut stream, ANSWER.as_bytes()).expect("sent");
+    assert_eq!(connections(ANSWER, again), 2);
+    assert_eq!(connections(ANSWER, |stream| stream.shutdown(std::net::Shutdown::Both).expect("closed")), 2);
+}
+
+#[test]
+fn a_connection_whose_answer_broke_is_not_used_again() {
+    let broken = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokX\r\n\r\n0\r\n\r\n";
+    assert_eq!(connections(broken, |_| {}), 2);
+}
+
+#[test]
+fn the_length_is_told_once_and_only_where_there_is_one() {
+    let lengths = |answer: &str| {
+        let (_, fields, _) = local(ours("POST", vec![answer.as_bytes().to_vec()])).expect("an answer");
+        fields.into_iter().filter(|(name, _)| name == "content-length").map(|(_, value)| value).collect::<Vec<_>>()
+    };
+    assert_eq!(lengths("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok"), ["2"]);
+    assert_eq!(lengths("HTTP/1.1 200 OK\r\nContent-Length: 02, 2\r\n\r\nok"), ["2"]);
+    assert!(lengths("HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n").is_empty());
+    assert!(lengths("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").is_empty());
+}
+
+#[test]
+fn more_options_of_the_connection_than_fields_are_too_many() {
+    let answer = |options: usize| {
+        let options = vec!["a"; options].join(",");
+        let answer = format!("HTTP/1.1 200 OK\r\nConnection: {options}\r\nContent-Length: 2\r\n\r\nok");
+        local(ours("POST", vec![answer.into_bytes()]))
+    };
+    assert!(answer(100).is_ok());
+    assert!(answer(101).is_err());
 }
 
 #[test]

@@ -9,8 +9,8 @@ use http::Method;
 use http_body_util::BodyExt;
 
 use crate::support::{
-    CNAME, Environment, Front, Gate, Replica, SCORE, Step, channel, chunk, chunked, empty, eventually, full, ok, post,
-    read, request, within,
+    CNAME, Environment, Front, Gate, Replica, SCORE, Step, channel, chunk, chunked, empty, full, ok, post, read,
+    request, settled, within,
 };
 
 fn binary(length: usize) -> Vec<u8> {
@@ -64,6 +64,17 @@ async fn an_http_1_0_caller_gets_a_stream_without_chunks() {
     let front = Environment::iris(&[&replica]).start();
     let reply = front.wire().await.ask(format!("GET {SCORE} HTTP/1.0\r\nHost: {CNAME}\r\n\r\n")).await;
     assert_eq!((reply.text(), reply.field("transfer-encoding")), ("onetwo", None));
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_with_its_connection_does_not_look_whole_when_the_replica_broke_it_off() {
+    let replica = Replica::start([chunked(), chunk("half"), Step::Close]);
+    let front = Environment::iris(&[&replica]).start();
+    let mut wire = front.wire().await;
+    wire.send(format!("GET {SCORE} HTTP/1.0\r\nHost: {CNAME}\r\n\r\n")).await;
+    // TLS says that it is no orderly end: there is no close_notify (RFC 9112 section 9.8).
+    let error = wire.rest().await.expect_err("broken off");
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
 }
 
 const LIMIT: &str = "The request body is larger than the limit of 1000 bytes.";
@@ -163,18 +174,6 @@ async fn a_part_of_an_upload_reaches_the_replica_before_the_upload_ends() {
     }
 }
 
-/// Waits until `count` stands still, which nothing announces, and returns it.
-async fn settled(count: impl Fn() -> usize) -> usize {
-    let (mut last, mut unchanged) = (0, 0);
-    eventually("it stands still", async || {
-        unchanged = if count() == last { unchanged + 1 } else { 0 };
-        last = count();
-        last > 0 && unchanged >= 30
-    })
-    .await;
-    last
-}
-
 /// What the kernel's buffers of two connections hold at most, with room to spare.
 const BUFFERS: usize = 40 * 1024 * 1024;
 
@@ -191,6 +190,37 @@ async fn a_caller_who_does_not_read_stops_the_replica_from_sending() {
         drop(caller);
         replica.is_free().await;
     }
+}
+
+#[tokio::test]
+async fn a_caller_who_reads_only_when_it_has_sent_all_may_do_so() {
+    // Both ways far more than what all buffers between them hold.
+    const CHUNKS: usize = 320;
+    let replica = Replica::start([chunked(), Step::FloodAndRead(CHUNKS), chunk("")]);
+    let front = Environment::iris(&[&replica]).start();
+    let mut wire = front.wire_with_small_window().await;
+    wire.post(&format!("Content-Length: {}\r\n", 40 << 20), "").await;
+    replica.saw(1).await;
+    // What can be sent of the answer is sent before the most of the request comes.
+    settled(|| replica.state().sent).await;
+    wire.send(vec![b'u'; 40 << 20]).await;
+    assert_eq!(wire.reply().await.body.len(), CHUNKS << 16);
+    replica.until(|state| state.requests[0].whole).await;
+}
+
+#[tokio::test]
+async fn small_chunks_that_come_together_go_on_together() {
+    const CHUNKS: usize = 5000;
+    let replica = Replica::start([Step::ReadBody, ok("read")]);
+    let front = Environment::iris(&[&replica]).start();
+    let mut wire = front.wire().await;
+    let chunks = "1\r\nx\r\n".repeat(CHUNKS);
+    wire.post("Transfer-Encoding: chunked\r\n", &format!("{chunks}0\r\n\r\n")).await;
+    assert_eq!(wire.reply().await.text(), "read");
+    let seen = replica.only_request();
+    assert_eq!(seen.body.len(), CHUNKS);
+    let reads = replica.state().reads;
+    assert!(reads < CHUNKS / 50, "{reads} reads");
 }
 
 #[tokio::test]
@@ -314,6 +344,16 @@ async fn an_answer_before_the_end_of_the_upload_reaches_the_caller_at_once() {
 }
 
 #[tokio::test]
+async fn an_answer_that_does_not_wait_for_the_upload_says_that_it_is_the_last() {
+    let replica = Replica::start([ok("early")]);
+    let front = Environment::iris(&[&replica]).start();
+    let mut wire = front.wire().await;
+    wire.post("Content-Length: 200000\r\n", "part").await;
+    let reply = wire.reply().await;
+    assert_eq!((reply.text(), reply.field("connection")), ("early", Some("close")));
+}
+
+#[tokio::test]
 async fn a_call_without_a_body_is_sent_on_without_one() {
     let replica = Replica::echo();
     let front = Environment::iris(&[&replica]).start();
@@ -366,4 +406,24 @@ async fn a_get_with_a_body_of_unknown_length_reaches_the_replica_with_all_of_it(
         assert_eq!((seen.field("transfer-encoding"), seen.field("content-length")), (Some("chunked"), None));
     }
     assert_eq!(replica.requests().len(), 3, "no rest of a body looks like a request");
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_while_it_is_answered_frees_the_replica_at_once() {
+    let begin = Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf".to_vec());
+    let replica = Replica::start([begin, Step::Hang]);
+    let front = Environment::iris(&[&replica]).service("small", &[&replica], "max_body = 10").start();
+    for (service, rest) in [("iris", "no chunk\r\n"), ("small", "f\r\nmore than ten by\r\n")] {
+        let mut wire = front.wire().await;
+        let target = format!("/api/v1/service/{service}/score");
+        wire.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: {CNAME}\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n"
+        ))
+        .await;
+        assert_eq!(wire.head().await.status, 200);
+        wire.send(rest).await;
+        replica.is_free().await;
+    }
+    let taken_out = "replica_taken_out_total{service=\"iris\",deployment=\"default\",reason=\"closed\"}";
+    assert!(front.metric(taken_out).await < 0.5, "it did nothing wrong");
 }

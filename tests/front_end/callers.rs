@@ -8,7 +8,7 @@ use tokio::time::interval;
 
 use crate::support::{
     CNAME, Caller, Environment, Frame, Front, Gate, Replica, SCORE, Step, Wire, channel, chunk, chunked, client_config,
-    handshake, ok, post, request, within,
+    handshake, ok, post, request, settled, within,
 };
 
 /// A replica that keeps every call waiting.
@@ -103,16 +103,33 @@ async fn a_caller_who_hangs_up_during_the_answer_frees_the_replica_at_once() {
 }
 
 #[tokio::test]
-async fn a_caller_who_hangs_up_with_another_request_in_the_pipeline_frees_the_replica_at_once() {
-    let replica = busy();
+async fn a_caller_who_hangs_up_amid_upload_and_answer_frees_the_replica_at_once() {
+    let replica = Replica::start([chunked(), Step::FloodAndRead(10_000), chunk("")]);
     let front = Environment::iris(&[&replica]).start();
-    let mut wire = front.wire().await;
-    let get = format!("GET {SCORE} HTTP/1.1\r\nHost: {CNAME}\r\n\r\n");
-    wire.send(get.repeat(2)).await;
+    let mut wire = front.wire_with_small_window().await;
+    wire.post("Content-Length: 1000000\r\n", "part").await;
     replica.saw(1).await;
-    drop(wire);
+    // The answer is blocked by then, since nobody reads it.
+    settled(|| replica.state().sent).await;
+    wire.finish().await;
     replica.is_free().await;
-    assert_eq!(replica.requests().len(), 1, "nobody waits for the second one");
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_with_another_request_in_the_pipeline_frees_the_replica_at_once() {
+    let get = format!("GET {SCORE} HTTP/1.1\r\nHost: {CNAME}\r\n\r\n");
+    // In one piece with the first; in another; and what is no request.
+    for (first, then) in [(get.repeat(2), ""), (get.clone(), &*get), (get.clone(), "no request\r\n\r\n")] {
+        let replica = busy();
+        let front = Environment::iris(&[&replica]).start();
+        let mut wire = front.wire().await;
+        wire.send(first).await;
+        replica.saw(1).await;
+        wire.send(then).await;
+        drop(wire);
+        replica.is_free().await;
+        assert_eq!(replica.requests().len(), 1, "nobody waits for the second one");
+    }
 }
 
 /// Sends one byte after the other until the front end has had enough.
@@ -149,7 +166,7 @@ async fn a_head_that_dribbles_in_is_ended_with_408() {
 #[tokio::test]
 async fn a_head_that_is_begun_and_left_is_ended_with_408() {
     let front = Environment::new().cname(CNAME).set("limits", "header_read_timeout = '200ms'").start();
-    for begun in ["G", "GET / HTTP/1.1\r\n", "\r\n", "GET / HTTP/1.1\r\nHost: a\r\n"] {
+    for begun in ["G", "GET / HTTP/1.1\r\n", "\r\nG", "GET / HTTP/1.1\r\nHost: a\r\n"] {
         let mut wire = front.wire().await;
         wire.send(begun).await;
         wire.reply().await.assert_refusal(408, "RequestTimeout", "The request head did not arrive in time.");
@@ -191,6 +208,19 @@ async fn a_caller_who_asks_for_nothing_is_let_go_in_good_order() {
     let frames = raw.rest().await;
     assert!(frames.iter().any(|frame| frame.kind == Frame::GOAWAY), "{frames:?}");
     front.until_metric("caller_timeouts_total{kind=\"idle\"}", 3).await;
+}
+
+#[tokio::test]
+async fn empty_lines_behind_a_body_are_no_beginning_of_another_request() {
+    let replica = Replica::echo();
+    let limits = "idle_timeout = '600ms'\nheader_read_timeout = '200ms'";
+    let front = Environment::iris(&[&replica]).set("limits", limits).start();
+    let mut wire = front.wire().await;
+    wire.post("Content-Length: 1\r\n", "x\r\n\r\n").await;
+    assert_eq!(wire.reply().await.text(), "x");
+    // It is idle, and nothing is said to whoever asks for nothing.
+    wire.closed().await;
+    front.until_metric("caller_timeouts_total{kind=\"idle\"}", 1).await;
 }
 
 #[tokio::test]

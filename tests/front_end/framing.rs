@@ -267,6 +267,34 @@ async fn requests_in_a_pipeline_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn a_body_in_a_pipeline_may_be_larger_than_what_is_read_at_once() {
+    let replica = Replica::echo();
+    let front = Environment::iris(&[&replica]).start();
+    for length in [9_000, 20_000, 100_000] {
+        let mut wire = front.wire().await;
+        let large = "x".repeat(length);
+        let between = head(&format!("Content-Length: {length}\r\n")) + &large;
+        // What is held back of it must come through before its answer, not behind it.
+        wire.send(GOOD.to_owned() + &between + GOOD).await;
+        for expected in ["good", &large, "good"] {
+            assert_eq!(wire.reply().await.text(), expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_said_in_the_middle_of_an_answer_that_broke_off() {
+    let part = "HTTP/1.1 200 OK\r\nContent-Length: 280\r\n\r\n{\"prediction\": [";
+    let replica = Replica::start([Step::ReadBody, Step::Send(part.as_bytes().to_vec()), Step::Close]);
+    let front = Environment::iris(&[&replica]).start();
+    let mut wire = front.wire().await;
+    // Of itself the second one would be answered with 400, and the caller would read that as the rest of the first answer.
+    wire.send(GOOD.to_owned() + "no request\r\n\r\n").await;
+    let said = String::from_utf8(wire.rest().await.unwrap_or_default()).expect("text");
+    assert!(said.ends_with("{\"prediction\": ["), "{said}");
+}
+
+#[tokio::test]
 async fn requests_in_a_pipeline_that_need_no_replica_are_answered_in_order_before_one_that_does() {
     let replica = Replica::echo();
     let front = Environment::iris(&[&replica]).start();
@@ -286,6 +314,31 @@ async fn requests_in_a_pipeline_that_need_no_replica_are_answered_in_order_befor
         assert_eq!(wire.reply().await.text(), "good");
     }
     assert_eq!(replica.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn what_begins_like_no_request_is_refused_before_its_line_ends() {
+    let replica = Replica::echo();
+    let front = Environment::iris(&[&replica]).start();
+    for garbage in ["{\"data\": ", "\u{16}\u{3}\u{1}", " GET /", "\r\n:"] {
+        assert_refused(&front, garbage, 400, "The request line is malformed.").await;
+    }
+    // So is what is left of a body that is longer than it was said to be.
+    let mut wire = front.wire().await;
+    wire.send(GOOD.to_owned() + "}").await;
+    assert_eq!(wire.reply().await.text(), "good");
+    wire.reply().await.assert_refusal(400, "BadRequest", "The request line is malformed.");
+    wire.closed().await;
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_the_connection_open_if_all_of_the_request_has_come() {
+    let front = Environment::new().cname(CNAME).start();
+    let mut wire = front.wire().await;
+    for framed in ["Content-Length: 1\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"] {
+        let reply = wire.ask(format!("POST /nowhere HTTP/1.1\r\nHost: {CNAME}\r\n{framed}")).await;
+        assert_eq!((reply.status, reply.field("connection")), (404, None), "{framed:?}");
+    }
 }
 
 #[tokio::test]

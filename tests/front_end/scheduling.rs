@@ -212,8 +212,8 @@ async fn the_deadline_of_a_call_that_waits_is_kept() {
     assert_eq!(replica.requests().len(), 1);
 }
 
-/// A caller that has sent a body of `size` bytes hangs up while its call waits.
-async fn hang_up_while_waiting(size: usize) {
+/// A caller that has sent this much hangs up while its call waits.
+async fn hang_up_while_waiting(fields: &str, body: &str) {
     let gate = Gate::new();
     let replica = gated_once(&gate);
     let front = Environment::iris(&[&replica]).set("defaults", &format!("{PATIENT}\nmax_queue = 1")).start();
@@ -221,7 +221,7 @@ async fn hang_up_while_waiting(size: usize) {
     replica.saw(1).await;
 
     let mut wire = front.wire().await;
-    wire.post(&format!("Content-Length: {size}\r\n"), &"x".repeat(size)).await;
+    wire.post(fields, body).await;
     until_in_flight(&front, 2).await;
     drop(wire);
     until_in_flight(&front, 1).await;
@@ -238,8 +238,10 @@ async fn hang_up_while_waiting(size: usize) {
 #[tokio::test]
 async fn a_caller_that_hangs_up_while_it_waits_leaves_at_once() {
     for size in [0, 1, 4_000] {
-        hang_up_while_waiting(size).await;
+        hang_up_while_waiting(&format!("Content-Length: {size}\r\n"), &"x".repeat(size)).await;
     }
+    // It waits to be told to send its body, and is not told before there is a replica for it.
+    hang_up_while_waiting("Expect: 100-continue\r\nContent-Length: 1000000\r\n", "").await;
 }
 
 #[tokio::test]

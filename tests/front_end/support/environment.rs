@@ -16,7 +16,7 @@ use scorefront::front_end::{AccessOutput, Bound, FrontEnd};
 use scorefront::telemetry::metrics::Metrics;
 use scorefront::telemetry::writer::LineWriter;
 use tempfile::TempDir;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -323,6 +323,14 @@ impl Front {
     }
 
     /// Raw HTTP/1 without TLS.
+    /// One whose kernel takes hardly anything that it does not read.
+    pub async fn wire_with_small_window(&self) -> Wire {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a size");
+        let tcp = socket.connect(self.https()).await.expect("a connection");
+        Wire::new(handshake(tcp, client_config(&["http/1.1"]), CNAME).await.expect("a handshake"))
+    }
+
     pub async fn plain(&self) -> Wire {
         Wire::new(TcpStream::connect(self.http()).await.expect("a connection"))
     }

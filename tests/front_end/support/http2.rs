@@ -25,8 +25,12 @@ impl Frame {
     pub const HEADERS: u8 = 1;
     pub const RST_STREAM: u8 = 3;
     pub const SETTINGS: u8 = 4;
+    pub const PING: u8 = 6;
     pub const GOAWAY: u8 = 7;
 
+    /// Of a ping; the same bit as the next.
+    pub const ACK: u8 = 1;
+    pub const END_STREAM: u8 = 1;
     pub const END_HEADERS: u8 = 4;
 
     pub fn new(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Self {

@@ -28,6 +28,8 @@ pub enum Step {
     Hang,
     /// Sends this many chunks of 64 KiB.
     Flood(usize),
+    /// The same, and reads the body meanwhile.
+    FloodAndRead(usize),
     /// Sends the same bytes this many times, with a pause before each.
     Drip(Vec<u8>, usize, Duration),
     Close,
@@ -108,6 +110,8 @@ pub struct State {
     pub open: usize,
     pub sent: usize,
     pub received: usize,
+    /// Reads in which something came.
+    pub reads: usize,
     /// Requests whose last step has not begun, and the most there were of them at once.
     pub running: usize,
     pub most_running: usize,
@@ -215,6 +219,14 @@ fn address(socket: &Socket) -> SocketAddr {
     socket.local_addr().expect("an address").as_socket().expect("an address")
 }
 
+/// 64 KiB.
+fn large_chunk() -> Vec<u8> {
+    let mut chunk = b"10000\r\n".to_vec();
+    chunk.resize(chunk.len() + 0x10000, b'x');
+    chunk.extend_from_slice(b"\r\n");
+    chunk
+}
+
 async fn accept(listener: TcpListener, scripts: Arc<[Vec<Step>]>, state: Arc<watch::Sender<State>>) {
     while let Ok((stream, _)) = listener.accept().await {
         stream.set_nodelay(true).expect("a socket");
@@ -320,13 +332,11 @@ impl Connection {
             },
             Step::Hang => return Err(self.gone().await),
             Step::Flood(chunks) => {
-                let mut chunk = b"10000\r\n".to_vec();
-                chunk.resize(chunk.len() + 0x10000, b'x');
-                chunk.extend_from_slice(b"\r\n");
                 for _ in 0..chunks {
-                    self.send(&chunk).await?;
+                    self.send(&large_chunk()).await?;
                 }
             }
+            Step::FloodAndRead(chunks) => self.flood_and_read(chunks).await?,
             Step::Drip(bytes, times, pause) => {
                 let mut ticks = interval(pause);
                 for _ in 0..times {
@@ -342,6 +352,32 @@ impl Connection {
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.state.send_modify(|state| state.sent += bytes.len());
+        Ok(())
+    }
+
+    /// The body has to be of known length.
+    async fn flood_and_read(&mut self, chunks: usize) -> io::Result<()> {
+        let length = self.state.borrow().requests[self.request].field("content-length").map(str::to_owned);
+        let mut left = length.and_then(|length| length.parse().ok()).unwrap_or(0_usize);
+        left -= self.buffer.split_off(0).len();
+        let (mut reads, mut writes) = self.stream.split();
+        let flood = async {
+            for _ in 0..chunks {
+                writes.write_all(&large_chunk()).await?;
+                self.state.send_modify(|state| state.sent += large_chunk().len());
+            }
+            Ok(())
+        };
+        let read = async {
+            let mut space = vec![0; 0x10000];
+            while left > 0 {
+                let read = reads.read(&mut space).await?;
+                left = if read == 0 { return Err(io::ErrorKind::UnexpectedEof.into()) } else { left - read };
+            }
+            Ok::<_, io::Error>(())
+        };
+        tokio::try_join!(flood, read)?;
+        self.state.send_modify(|state| state.requests[self.request].whole = true);
         Ok(())
     }
 
@@ -400,8 +436,12 @@ impl Connection {
     }
 
     async fn fill(&mut self) -> io::Result<()> {
+        self.buffer.reserve(0x10000);
         let n = self.stream.read_buf(&mut self.buffer).await?;
-        self.state.send_modify(|state| state.received += n);
+        self.state.send_modify(|state| {
+            state.received += n;
+            state.reads += 1;
+        });
         if n == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 

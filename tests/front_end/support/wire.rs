@@ -30,6 +30,11 @@ impl Wire {
         self.stream.flush().await
     }
 
+    /// Closes its own side, with `close_notify` over TLS.
+    pub async fn finish(&mut self) {
+        self.stream.shutdown().await.expect("an open connection");
+    }
+
     /// A call to the service `iris` with more field lines, each ending in CR LF, and a body.
     pub async fn post(&mut self, fields: &str, body: &str) {
         let host = super::CNAME;

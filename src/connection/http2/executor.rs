@@ -14,7 +14,7 @@ use crate::scoring::caller::Caller;
 use crate::scoring::exchange::Exchange;
 
 /// Tasks noted before those that have ended are forgotten.
-const PRUNE_AT: usize = 2 * super::MAX_STREAMS as usize;
+const PRUNE_AT: usize = 2 * super::super::MAX_STREAMS as usize;
 
 /// hyper's way to start a stream. Clones start streams of the same connection.
 #[derive(Clone)]
