@@ -8,6 +8,7 @@
 mod answer;
 mod cluster;
 mod documented;
+pub mod drain;
 mod environment;
 mod keys;
 mod metrics;
@@ -142,7 +143,7 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 
 /// What the answers are made of.
 pub struct Admin {
-    pub phases: watch::Receiver<Phase>,
+    pub phase: watch::Sender<Phase>,
     pub metrics: Arc<Metrics>,
     pub certificates: SharedTable,
     pub catalog: Arc<ArcSwap<Catalog>>,
@@ -173,7 +174,7 @@ pub struct Callers {
 
 /// What the parts of a front end give to [`Admin`].
 pub struct Parts {
-    pub phases: watch::Receiver<Phase>,
+    pub phase: watch::Sender<Phase>,
     pub metrics: Arc<Metrics>,
     pub certificates: SharedTable,
     pub catalog: Arc<ArcSwap<Catalog>>,
@@ -230,7 +231,7 @@ impl fmt::Display for Peer {
 impl Admin {
     pub fn new(parts: Parts) -> Self {
         let Parts {
-            phases,
+            phase,
             metrics,
             certificates,
             catalog,
@@ -245,7 +246,7 @@ impl Admin {
         } = parts;
         let (turn, pace) = (Arc::default(), Pace::new());
         Self {
-            phases,
+            phase,
             metrics,
             certificates,
             catalog,
@@ -303,7 +304,7 @@ impl Admin {
 
     /// Answers until the front end is stopped.
     pub async fn serve(self, listener: AdminListener) {
-        let mut phases = self.phases.clone();
+        let mut phases = self.phase.subscribe();
         let transport = Arc::clone(&self.transport);
         let router = router::router(Arc::new(self));
         let server = Rc::new(Server { router, transport, room: Semaphore::new(MAX_CONNECTIONS) });

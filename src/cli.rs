@@ -5,13 +5,16 @@ mod cert;
 mod check;
 mod completions;
 mod demo;
+mod drain;
 mod env;
+mod explain;
 mod health;
 mod man;
 mod output;
 mod reload;
 mod serve;
 mod service;
+mod top;
 mod trust;
 
 use std::path::PathBuf;
@@ -43,8 +46,11 @@ enum Command {
     Serve(serve::Arguments),
     /// Opens and checks everything the configuration names, and says all that is wrong
     Check(check::Arguments),
+    Explain(explain::Arguments),
     /// Has a running front end read its files now, and says what it took
     Reload(reload::Arguments),
+    Drain(drain::Arguments),
+    Top(top::Arguments),
     /// Asks whether a running front end is to be sent calls: exit status 0 or 1
     Health(health::Arguments),
     /// Looks into certificates and keys of every form, and puts them where they are served from
@@ -100,7 +106,10 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Reload(arguments) => reload::run(arguments),
+        Command::Drain(arguments) => drain::run(arguments),
+        Command::Top(arguments) => top::run(arguments),
         Command::Health(arguments) => health::run(arguments),
         Command::Cert(arguments) => cert::run(arguments),
         Command::Env(arguments) => env::run(arguments),

@@ -168,7 +168,7 @@ impl FrontEnd {
         let (tended, shared) = (Arc::clone(&catalog), cluster.clone());
         let (followed, draining) = (Arc::clone(&shared_config), phases.clone());
         let admin = Admin::new(admin::Parts {
-            phases: front_end.phase.subscribe(),
+            phase: front_end.phase.clone(),
             metrics,
             certificates,
             catalog,
@@ -226,13 +226,19 @@ impl FrontEnd {
 
     /// No longer ready, but connections are still taken.
     pub fn begin_drain(&self) {
-        self.phase.send_replace(Phase::Draining);
+        Phase::Draining.reach(&self.phase);
+    }
+
+    /// Returns when somebody began that over the admin API, and so asked for a stop.
+    pub async fn asked_to_drain(&self) {
+        // The sender is here.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase >= Phase::Draining).await;
     }
 
     /// Takes no more connections, finishes what is in flight within `limit`, and cuts the rest. True if nothing had to
     /// be cut.
     pub async fn stop(mut self, limit: Duration) -> bool {
-        self.phase.send_replace(Phase::Closing);
+        Phase::Closing.reach(&self.phase);
         let finished = timeout(limit, self.workers_alive.recv()).await.is_ok();
         self.join();
         finished
@@ -240,7 +246,7 @@ impl FrontEnd {
 
     /// Ends every thread at once.
     fn join(&mut self) {
-        self.phase.send_replace(Phase::Stopped);
+        Phase::Stopped.reach(&self.phase);
         if let Some(reload) = self.reload.take() {
             reload.stop();
         }

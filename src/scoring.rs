@@ -12,6 +12,7 @@ pub mod catalog;
 mod dispatch;
 pub mod error;
 pub mod exchange;
+pub mod explain;
 pub mod handover;
 pub mod headers;
 mod host;

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use super::answer::{Problem, json};
 use super::model::ErrorResponse;
-use super::{Admin, Peer, cluster, environment, keys, metrics, operations, replicas, services};
+use super::{Admin, Peer, cluster, drain, environment, keys, metrics, operations, replicas, services};
 use crate::config::TlsStatus;
 use crate::shutdown::Phase;
 
@@ -51,6 +51,7 @@ fn routes() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(prometheus))
         .routes(routes!(openapi))
         .routes(routes!(reload))
+        .routes(routes!(drain::show, drain::begin))
         .routes(routes!(certificates))
         .routes(routes!(all_replicas))
         .routes(routes!(front_ends))
@@ -188,7 +189,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 fn reason_not_to_be_ready(admin: &Admin) -> Option<&'static str> {
-    if *admin.phases.borrow() != Phase::Running {
+    if *admin.phase.borrow() != Phase::Running {
         Some("not ready: shutting down\n")
     } else if admin.catalog.load().tls_status == TlsStatus::Enabled && admin.certificates.load().is_empty() {
         Some("not ready: no certificate is loaded\n")

@@ -47,7 +47,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let front_end = FrontEnd::start(environment, metrics, output.access.clone())?;
         print_what_to_paste(&front_end, &demo, &addresses);
 
-        signals.next().await;
+        tokio::select! {
+            _ = signals.next() => {}
+            () = front_end.asked_to_drain() => {}
+        }
         front_end.stop(DRAIN).await;
         replicas.shutdown().await;
         output.finish();

@@ -26,6 +26,9 @@ use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LineWriter;
 
+/// Who asks for a stop, if it is no signal.
+const DRAIN: &str = "POST /v1/drain";
+
 /// How long the last log lines may take to write when the process ends.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -81,15 +84,16 @@ fn serve(environment: Environment, output: &Output, file: &Path) -> anyhow::Resu
             "serving"
         );
         manager.tell_ready();
-        let signal = serve_until_stopped(&front_end, &mut signals, &manager).await?;
+        let asked_by = serve_until_stopped(&front_end, &mut signals, &manager).await?;
         manager.tell_stopping();
         let (grace, limit) = front_end.drain_times();
-        tracing::info!(signal, ?grace, ?limit, "stopping: not ready, still taking connections for the grace time");
-        Ok(stop(front_end, &mut signals, grace, limit).await)
+        tracing::info!(asked_by, ?grace, ?limit, "stopping: not ready, still taking connections for the grace time");
+        let hurry = Hurry { signals, is_told: asked_by != DRAIN };
+        Ok(stop(front_end, hurry, grace, limit).await)
     })
 }
 
-/// Reloads whenever SIGHUP asks for it, until another signal asks for a stop.
+/// Reloads whenever SIGHUP asks for it, until another signal, or somebody over the admin API, asks for a stop.
 async fn serve_until_stopped(
     front_end: &FrontEnd,
     signals: &mut Signals,
@@ -98,6 +102,7 @@ async fn serve_until_stopped(
     let hangups = signal(SignalKind::hangup()).context("signals")?;
     tokio::select! {
         signal = signals.next() => Ok(signal),
+        () = front_end.asked_to_drain() => Ok(DRAIN),
         never = reload_at_hangups(front_end, hangups, manager) => match never {},
         never = manager.keep_watchdog(front_end) => match never {},
     }
@@ -123,11 +128,11 @@ fn log_reload(outcome: Result<Report, ReloadError>) {
 }
 
 /// Stops in steps; a second signal skips what is left of them.
-async fn stop(front_end: FrontEnd, signals: &mut Signals, grace: Duration, limit: Duration) -> ExitCode {
+async fn stop(front_end: FrontEnd, mut hurry: Hurry, grace: Duration, limit: Duration) -> ExitCode {
     front_end.begin_drain();
     let patient = tokio::select! {
         () = sleep(grace) => true,
-        signal = signals.next() => {
+        signal = hurry.next() => {
             tracing::warn!(signal, "second signal: stopping at once");
             false
         }
@@ -147,9 +152,28 @@ async fn stop(front_end: FrontEnd, signals: &mut Signals, grace: Duration, limit
                 ExitCode::FAILURE
             }
         }
-        signal = signals.next() => {
+        signal = hurry.next() => {
             tracing::warn!(signal, "second signal: stopped at once");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// A stop asked for a second time. After one over the admin API the first signal is not that: whoever manages the process
+/// sends it when they have drained it.
+struct Hurry {
+    signals: Signals,
+    is_told: bool,
+}
+
+impl Hurry {
+    async fn next(&mut self) -> &'static str {
+        loop {
+            let signal = self.signals.next().await;
+            if std::mem::replace(&mut self.is_told, true) {
+                return signal;
+            }
+            tracing::info!(signal, "stopping already");
         }
     }
 }

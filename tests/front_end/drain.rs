@@ -54,6 +54,29 @@ async fn a_draining_front_end_is_not_ready_and_asks_http_1_callers_to_leave() {
 }
 
 #[tokio::test]
+async fn a_drain_asked_for_over_the_api_begins_at_once_and_is_told() {
+    let gate = Gate::new();
+    let replica = Replica::start([Step::ReadBody, Step::Wait(gate.clone()), ok("finished")]);
+    let front = Environment::iris(&[&replica]).start();
+    let state = async || front.admin("GET /v1/drain HTTP/1.1").await.json();
+    assert_eq!((&state().await["phase"], &state().await["requests_in_flight"]), (&"running".into(), &0.into()));
+    let mut caller = front.http1().await;
+    let call = tokio::spawn(async move { caller.call(post(SCORE, "x")).await });
+    replica.saw(1).await;
+
+    let begun = front.admin("POST /v1/drain HTTP/1.1").await;
+    assert_eq!((begun.status, &begun.json()["phase"]), (202, &"draining".into()));
+    assert_eq!((&begun.json()["requests_in_flight"], &begun.json()["connections_open"]), (&1.into(), &1.into()));
+    assert_eq!(ready(&front).await, 503);
+    within(front.asked_to_drain()).await;
+    assert_eq!(front.admin("POST /v1/drain HTTP/1.1").await.status, 202, "asked again it goes on");
+    gate.open();
+    let reply = within(call).await.expect("no panic");
+    assert_eq!((reply.text(), reply.field("connection")), ("finished", Some("close")));
+    eventually("nothing is in flight", async || state().await["requests_in_flight"] == 0).await;
+}
+
+#[tokio::test]
 async fn a_stop_lets_what_is_in_flight_finish() {
     let gate = Gate::new();
     let replica = Replica::start([Step::ReadBody, Step::Wait(gate.clone()), ok("finished")]);

@@ -22,6 +22,8 @@ TIMEOUT = 900
 RATE = "90/s"
 # Schemathesis leaves out what it got the document from.
 ITSELF = "GET /openapi.json"
+# It ends the front end, so that another one, which takes its time, is asked for that.
+DRAIN = "/v1/drain"
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -53,13 +55,13 @@ def operations(document):
             if method in item}
 
 
-def call_everything(arguments, front, replica, operation):
-    """Returns how often each operation had which status."""
+def call_everything(arguments, front, replica, operation, which):
+    """Returns how often each operation had which status. `which` of the paths are called, in schemathesis's words."""
     counts = arguments.directory / "counts.json"
     programs = venv("management-venvs/schemathesis", HERE / "requirements/schemathesis.txt")
     finished = run(
         [programs / "st", "run", f"http://{front.admin_address}/openapi.json", "--checks", ",".join(CHECKS),
-         "--no-color",
+         "--no-color", *which,
          "--max-examples", arguments.examples, "--seed", arguments.seed, "--generation-database", "none", "--phases",
          "examples,coverage,fuzzing,stateful", "--continue-on-failure", "--rate-limit", RATE, "--request-timeout", 30,
          "--suppress-health-check", "all", "--warnings", "off"],
@@ -99,9 +101,12 @@ def program(arguments, stack):
     created = front.admin().create("iris", [replica])
     operation = created.fields["operation-location"].removeprefix("/v1/operations/")
     served = front.admin().ask("GET", "/openapi.json")
-    found = call_everything(arguments, front, replica, operation)
+    found = call_everything(arguments, front, replica, operation, ("--exclude-path", DRAIN))
+    leaving = serve(stack, arguments.binary, write_environment(arguments.directory / "leaving", tls="Disabled", grace="1h"))
+    found |= call_everything(arguments, leaving, replica, operation, ("--include-path", DRAIN))
+    leaving.kill()
     judge(found, served.json)
-    log = front.stop()
+    log = front.stop() + leaving.said()
     expect("panicked" not in log, f"the front end has panicked:\n{log[-3000:]}")
     compare_documents(served)
 

@@ -439,7 +439,7 @@ def serve(stack, binary, environment):
     return FrontEnd(stack, binary, environment).wait_until_serving()
 
 
-def write_environment(directory, authority=None, pair=None, more="", admin="", tls="Enabled"):
+def write_environment(directory, authority=None, pair=None, more="", admin="", tls="Enabled", grace="0s"):
     """A directory as `scorefront env create -c` makes it, on free ports."""
     for folder in ("services", "keys"):
         (directory / folder).mkdir(parents=True)
@@ -447,7 +447,7 @@ def write_environment(directory, authority=None, pair=None, more="", admin="", t
     (directory / "scorefront.toml").write_text(
         f'include = ["services/*.toml"]\n\n[environment]\nname = "{CLUSTER}"\nresource_group = "{GROUP}"\n'
         'cluster_type = "ACS"\ncreated_on = 2026-11-26T21:00:00Z\n\n'
-        '[frontend]\nhttps = "127.0.0.1:0"\nhttp = "127.0.0.1:0"\ndrain_grace = "0s"\ndrain_timeout = "2s"\n\n'
+        f'[frontend]\nhttps = "127.0.0.1:0"\nhttp = "127.0.0.1:0"\ndrain_grace = "{grace}"\ndrain_timeout = "2s"\n\n'
         f'[tls]\nstatus = "{tls}"\n\n[admin]\nlisten = "127.0.0.1:0"\n{admin}\n[log]\nformat = "json"\n{more}'
         + (f'\n[[cname]]\nname = "{CNAME}"\ncert_pem = "certs/{CNAME}/cert.pem"\nkey_pem = "certs/{CNAME}/key.pem"\n'
            if pair else ""))

@@ -1,12 +1,13 @@
 //! `scorefront demo`, as somebody tries it who has just built it.
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::harness::{Lines, Process, SCOREFRONT, free_port, needs};
 
@@ -63,6 +64,28 @@ fn the_curl_line_works_as_pasted_and_ctrl_c_leaves_nothing_behind() {
     assert!(demo.curl_line().contains(&format!("https://localhost:{port}/api/v1/service/iris/score")));
     demo.assert_scores_as_pasted();
     demo.output.wait_for("POST /api/v1/service/iris/score 200");
+    demo.assert_ctrl_c_stops_everything();
+}
+
+#[test]
+fn a_load_generator_is_served_and_not_told_to_come_again() {
+    needs!("curl", "h2load");
+    let port = free_port();
+    let mut demo = Demo::start(port);
+    let line = demo.curl_line();
+    let (_, rest) = line.split_once("Authorization: ").expect("a key");
+    let (key, _) = rest.split_once('\'').expect("its end");
+    let mut body = NamedTempFile::new().expect("a file");
+    body.write_all(br#"{"data": [[5.1, 3.5, 1.4, 0.2]]}"#).expect("written");
+    // More at once than wait by default.
+    let ran = Command::new("h2load")
+        .args(["-n2000", "-c8", "-m32", "-H", &format!("Authorization: {key}"), "-d"])
+        .arg(body.path())
+        .arg(format!("https://localhost:{port}/api/v1/service/iris/score"))
+        .output()
+        .expect("h2load");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(said.contains("2000 2xx"), "{said}");
     demo.assert_ctrl_c_stops_everything();
 }
 

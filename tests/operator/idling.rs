@@ -89,7 +89,7 @@ fn wait_with_garbage(in_one_write: bool) {
     let mut rest = String::new();
     stream.read_to_string(&mut rest).expect("a clean end");
     let (body, refusal) = rest.split_once("0\r\n\r\n").unwrap_or_else(|| panic!("no last chunk: {rest}"));
-    assert_eq!(body, "B\r\n{\"bytes\":2}\r\n", "the answer is whole");
+    assert_eq!(body, "b\r\n{\"bytes\":2}\r\n", "the answer is whole");
     assert!(refusal.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{rest}");
     assert!(refusal.contains("\"code\":\"BadRequest\""), "{rest}");
     assert!(lasted > 2 * LITTLE, "there was nothing to measure: {lasted:?}");

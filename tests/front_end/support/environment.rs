@@ -290,6 +290,11 @@ impl Front {
         eventually("the new certificate is served", async || self.serves(name, pair).await).await;
     }
 
+    /// Returns when a stop was asked for over the API.
+    pub async fn asked_to_drain(&self) {
+        self.running.as_ref().expect("it runs").asked_to_drain().await;
+    }
+
     pub fn begin_drain(&self) {
         self.running.as_ref().expect("it runs").begin_drain();
     }
