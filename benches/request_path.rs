@@ -20,8 +20,8 @@ use scorefront::config::{self, Paths};
 use scorefront::scoring::caller::Caller;
 use scorefront::scoring::catalog::Catalog;
 use scorefront::scoring::exchange::Exchange;
-use scorefront::scoring::headers;
-use scorefront::scoring::route::Route;
+use scorefront::scoring::forward;
+use scorefront::scoring::judge::route::Route;
 use scorefront::scoring::worker::Worker;
 use scorefront::telemetry::access::AccessLog;
 use scorefront::telemetry::metrics::Metrics;
@@ -92,7 +92,7 @@ fn header_rules(c: &mut Criterion) {
             },
             |(exchange, request)| {
                 let mut written = upstream::Request::new(&Method::POST, "/score", ());
-                headers::write(&exchange, true, request.headers(), &mut written);
+                forward::write(&exchange, true, request.headers(), &mut written);
                 (exchange, written)
             },
             BatchSize::SmallInput,

@@ -31,8 +31,9 @@ use super::drive::{Connection, drive};
 use super::{Common, LAST_WORDS};
 use crate::scoring::body::ResponseBody;
 use crate::scoring::error::Refusal;
+use crate::scoring::exchange::record;
 use crate::scoring::incoming::Incoming;
-use crate::scoring::{self, Observe, RequestId, Score, exchange};
+use crate::scoring::{self, Observe, RequestId, Score};
 
 pub use self::answer::Date;
 use self::answer::{Answer, Asked};
@@ -110,7 +111,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + 'static> Http1<'a, S> {
     fn refuse(&mut self, refusal: &Refusal) {
         let worker = &self.common.worker;
         let id = RequestId::random();
-        exchange::note_unreadable(worker, &self.activity.caller(), refusal, &id, self.activity.end_head());
+        record::note_unreadable(worker, &self.activity.caller(), refusal, &id, self.activity.end_head());
         let text = refusal.to_http1(worker.catalog().error_format, id.as_str());
         self.wire.borrow_mut().out.put(text.into());
         self.stage = Stage::Closing { lingers: true };

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::catalog::{Deployment, ServiceRef};
-use super::exchange::{Ending, Exchange, Upload};
 use crate::scheduling::{Failure, Replica, ReplicaPermit};
 use crate::upstream::{AnswerError, ConnectError, Endpoint, Times};
 
@@ -34,34 +33,8 @@ pub trait Errand {
     fn note_replica(&self, _replica: &Arc<Replica>) {}
 }
 
-impl Errand for Exchange {
-    fn service(&self) -> Option<&ServiceRef> {
-        self.service()
-    }
-
-    fn deployment(&self) -> Option<&Deployment> {
-        self.deployment()
-    }
-
-    fn times(&self) -> &Times {
-        &self.times
-    }
-
-    fn is_replicas_turn(&self) -> bool {
-        self.upload.get() == Upload::Complete || !self.awaits_body.get()
-    }
-
-    fn is_answer_broken(&self) -> bool {
-        self.ending.get() == Ending::ReplicaBroke
-    }
-
-    fn note_replica(&self, replica: &Arc<Replica>) {
-        self.replica.replace(Some(Arc::clone(replica)));
-    }
-}
-
 /// Holds a permit. Dropped when the connection to the replica is put back or closed, however that came about.
-pub struct Attempt<E: Errand = Exchange> {
+pub struct Attempt<E: Errand> {
     errand: Rc<E>,
     permit: ReplicaPermit,
     since: Instant,

@@ -1,5 +1,7 @@
 //! What all requests of one connection share.
 
+pub mod certificate;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,14 +15,19 @@ use http::HeaderValue;
 use http_body::Body;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::caller_certificate::CallerCertificate;
-use super::exchange::Exchange;
+use self::certificate::CallerCertificate;
 use super::incoming::Incoming;
 use crate::tls::Handshake;
 
 /// How long what a caller still sends is waited for, read and thrown away after an answer that came before the end of its
 /// request, or that is the last. Closed or reset with unread bytes, the answer might not arrive (RFC 9112 section 9.6).
 pub const LINGER: Duration = Duration::from_secs(2);
+
+/// A request that is being answered, as far as its connection has to know of it.
+pub trait Answering {
+    /// Since when a part of the answer waits for the caller to take it.
+    fn untaken_since(&self) -> Option<Instant>;
+}
 
 /// The other end of a connection.
 pub struct Caller {
@@ -41,7 +48,7 @@ pub struct Caller {
     /// When the last of them ended, or the connection began.
     pub idle_since: Cell<Instant>,
     /// The request that came last.
-    pub newest: RefCell<Weak<Exchange>>,
+    pub newest: RefCell<Option<Weak<dyn Answering>>>,
     /// Bytes of its requests' bodies that are gathered before a replica is asked.
     pub gathered: Cell<u64>,
     /// Bodies over HTTP/2 whose answer ended before they did.
@@ -83,7 +90,7 @@ impl Caller {
 
     /// Since when a part of the newest request's answer waits for the caller to take it.
     pub fn untaken_since(&self) -> Option<Instant> {
-        self.newest.borrow().upgrade()?.untaken_since.get()
+        self.newest.borrow().as_ref()?.upgrade()?.untaken_since()
     }
 
     /// Has the rest of a body that nobody wants read and thrown away for a while. HTTP/2 would reset its stream

@@ -1,5 +1,8 @@
 //! What the request path knows of the configuration: one snapshot, replaced whole when anything in it changes.
 
+pub mod limits;
+pub mod split;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
 use std::rc::Rc;
@@ -9,8 +12,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::sync::Notify;
 
-use super::limits::ServiceLimits;
-use super::split;
+use self::limits::ServiceLimits;
 use crate::config::{
     self, Auth, CnamePattern, Dns, ErrorFormat, HealthChecks, HttpWhenTls, Kubernetes, Limits, Paths, Source, StickyBy,
     TlsStatus,
@@ -64,7 +66,7 @@ pub struct Service {
     pub max_queue_wait: Duration,
     max_queue: usize,
     pub queue: Arc<Queue>,
-    pub(super) limits: ServiceLimits,
+    pub limits: ServiceLimits,
     /// What tells callers apart that are to get the same deployment; absent: nothing.
     pub sticky_by: Option<StickyBy>,
     pub mirror: Option<Mirror>,
@@ -296,7 +298,7 @@ impl Service {
         self.cnames.is_empty() || self.cnames.iter().any(|cname| cname.matches(host))
     }
 
-    /// The deployment that a number below `split::PARTS` falls on, by the shares of the traffic.
+    /// The deployment that a number below [`split::PARTS`] falls on, by the shares of the traffic.
     pub fn deployment_for(&self, number: u16) -> Option<usize> {
         split::share_of(self.deployments.iter().map(|deployment| deployment.traffic), number)
     }

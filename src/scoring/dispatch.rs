@@ -8,8 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HOST;
-use http::{HeaderMap, Response};
+use http::Response;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,18 +16,19 @@ use super::attempt::Attempt;
 use super::body::RequestBody;
 use super::catalog::{Deployment, ServiceRef};
 use super::error::Refusal;
-use super::exchange::{Exchange, Upload};
-use super::handover::{self, HandedOver, Holder, Place};
-use super::headers::{self, X_REQUEST_TIMEOUT_MS, is_for_caller};
+use super::exchange::Exchange;
+use super::forward::{Asked, write_head};
+use super::handover::{self, HandedOver, Place};
+use super::headers::is_for_caller;
+use super::holder::Holder;
+use super::incoming::Upload;
+use super::judge::route::Route;
+use super::judge::{deployment_for, target};
 use super::mirror;
-use super::route::Route;
 use crate::cluster::Cluster;
-use crate::digits::push_decimal;
 use crate::scheduling::{Forecast, Rank, Replica, ReplicaPermit, Turned};
 use crate::telemetry::metrics::Overload;
-use crate::upstream::{
-    self, AnswerBody, AnswerError, CONNECT_TIMEOUT, ConnectError, Endpoint, Failure, Fields, Request,
-};
+use crate::upstream::{self, AnswerBody, AnswerError, CONNECT_TIMEOUT, ConnectError, Failure, Fields, Request};
 
 /// What a caller is told to wait if nothing is known.
 const A_MOMENT: Duration = Duration::from_secs(1);
@@ -38,15 +38,6 @@ const LOAN: Duration = Duration::from_millis(100);
 
 /// A wait that is expected to take so many times what it may take is not begun.
 const OUT_OF_REACH: u32 = 4;
-
-/// What of a caller's request it takes to ask a replica.
-pub struct Asked {
-    /// As they came.
-    pub headers: HeaderMap,
-    /// Path and query at the replica.
-    pub target: String,
-    pub body: RequestBody,
-}
 
 /// Has a request answered by a replica of the deployment noted in `exchange`. The deadline is the caller's to keep; it is
 /// needed here to tell what is hopeless, and what its caller was promised to tell it so elsewhere.
@@ -99,25 +90,6 @@ pub async fn dispatch(
             }
         }
     }
-}
-
-/// Writes the fields of a request to `endpoint`, which has so much time `left`.
-pub fn write_head<B>(
-    exchange: &Exchange,
-    service: &ServiceRef,
-    headers: &HeaderMap,
-    endpoint: &Endpoint,
-    left: Duration,
-    request: &mut Request<B>,
-) {
-    request.field(&HOST, endpoint.authority().as_bytes());
-    match exchange.handed() {
-        // The front end that handed it over has written them.
-        Some(_) => headers::write_handed(headers, request),
-        None => headers::write(exchange, service.is_keyed(), headers, request),
-    }
-    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-    request.field_by(&X_REQUEST_TIMEOUT_MS, |text| push_decimal(text, millis));
 }
 
 fn service(exchange: &Exchange) -> Result<&ServiceRef, Refusal> {
@@ -230,10 +202,10 @@ fn relocate(exchange: &Exchange, asked: &mut Asked) -> Result<(), Refusal> {
     let service = ServiceRef::named(&catalog, &before.name).ok_or_else(|| Refusal::service_not_found(&before.name))?;
     // Which it is was decided by the front end that handed it over, if one did.
     let handed = exchange.handed().and_then(|_| service.deployment_named(exchange.deployment()?.name.as_bytes()));
-    let index = handed.map_or_else(|| super::deployment(&service, exchange, &asked.headers), Ok)?;
+    let index = handed.map_or_else(|| deployment_for(&service, exchange, &asked.headers), Ok)?;
     let name = before.name.clone();
     let moved = exchange.move_to(service, index).ok_or_else(|| Refusal::no_ready_replicas(&name))?;
-    asked.target = super::target(Route::parse(exchange.uri.path())?.resource, &exchange.uri, moved)?;
+    asked.target = target(Route::parse(exchange.uri.path())?.resource, &exchange.uri, moved)?;
     Ok(())
 }
 
@@ -262,7 +234,7 @@ async fn another(exchange: &Exchange, failed: &Arc<Replica>, deadline: Instant) 
 }
 
 /// Nothing of the request left this process.
-fn unreachable(exchange: &Exchange, attempt: Attempt, cause: &ConnectError) -> Result<Arc<Replica>, Refusal> {
+fn unreachable(exchange: &Exchange, attempt: Attempt<Exchange>, cause: &ConnectError) -> Result<Arc<Replica>, Refusal> {
     let service = service(exchange)?;
     let replica = Arc::clone(attempt.replica());
     tracing::debug!(service = &*service.name, replica = %replica.endpoint().address(), %cause, "replica unreachable");
@@ -277,7 +249,7 @@ fn unreachable(exchange: &Exchange, attempt: Attempt, cause: &ConnectError) -> R
 }
 
 /// The replica may have seen the request, and there is no answer.
-fn broken(exchange: &Exchange, attempt: Attempt, cause: &AnswerError) -> Refusal {
+fn broken(exchange: &Exchange, attempt: Attempt<Exchange>, cause: &AnswerError) -> Refusal {
     match (exchange.upload.get(), exchange.service()) {
         (Upload::TooLarge, Some(service)) => {
             attempt.end();

@@ -9,9 +9,7 @@ use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE}
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
-use super::body::ResponseBody;
-use super::headers::MAX_FIELDS;
-use super::limits::{Excess, Kind};
+use super::catalog::limits::{Excess, Kind};
 use crate::config::ErrorFormat;
 use crate::telemetry::metrics::REFUSALS;
 
@@ -150,8 +148,8 @@ impl Refusal {
         Self::new(Code::HeadersTooLarge, message)
     }
 
-    pub fn too_many_fields() -> Self {
-        Self::headers_too_large(format!("The request has more than the limit of {MAX_FIELDS} header fields."))
+    pub fn too_many_fields(limit: usize) -> Self {
+        Self::headers_too_large(format!("The request has more than the limit of {limit} header fields."))
     }
 
     /// Plain HTTP while TLS is enabled.
@@ -254,10 +252,10 @@ impl Refusal {
         if self.redirect { StatusCode::PERMANENT_REDIRECT } else { self.code.status() }
     }
 
-    pub fn into_response(self, format: ErrorFormat, request_id: &str) -> Response<ResponseBody> {
+    pub fn into_response(self, format: ErrorFormat, request_id: &str) -> Response<Bytes> {
         let status = self.status();
         let (content_type, body) = self.to_body(format, request_id);
-        let mut response = Response::new(ResponseBody::full(body));
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         if let Some((name, value)) = self.field {

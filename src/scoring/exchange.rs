@@ -1,34 +1,34 @@
-//! One request and its answer, as they will be written down: everything that is measured on the way is put here, and
-//! when the last holder lets go (the answer is out, or the caller has gone, at whatever point that was) it becomes
-//! metrics and a line of the access log.
+//! One request and its answer, as they will be written down: everything that is decided and measured on the way is put here,
+//! and when the last holder lets go (the answer is out, or the caller has gone, at whatever point that was) it is
+//! [recorded](record).
+
+pub mod record;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::rc::Rc;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
-use rustls::ProtocolVersion;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
-use super::caller::Caller;
+use super::attempt::Errand;
+use super::caller::{Answering, Caller};
+use super::catalog::limits::Admission;
+use super::catalog::split::Traits;
 use super::catalog::{Deployment, ServiceRef};
-use super::error::{Code, Refusal};
-use super::handover::Handed;
-use super::headers::X_REQUEST_ID;
+use super::copy::Original;
+use super::error::Code;
+use super::headers::{X_REQUEST_ID, client_request_id};
 use super::id::RequestId;
-use super::limits::Admission;
-use super::mirror::Original;
+use super::incoming::Upload;
 use super::worker::Worker;
 use crate::cluster::Member;
 use crate::config::{Auth, Key, Priority};
 use crate::scheduling::{Rank, Replica};
-use crate::telemetry::access;
 use crate::telemetry::metrics::{DeploymentMetrics, RequestMetrics};
 use crate::upstream::Times;
-
-/// Bytes of a path that are logged: a caller needs no key to send a long one.
-const MAX_LOGGED_PATH: usize = 1024;
 
 /// What is noted of one request.
 pub struct Exchange {
@@ -47,7 +47,7 @@ pub struct Exchange {
     pub key: Cell<Option<usize>>,
     /// Its places under the limits of requests in flight, held until the exchange is over.
     pub(super) admission: OnceCell<Admission>,
-    /// Its number among `split::PARTS`, which stays the same where the request goes elsewhere; absent as long as
+    /// Its number among [`split::PARTS`](super::catalog::split::PARTS), which stays the same where the request goes elsewhere; absent as long as
     /// nobody asked, and if the caller chose the deployment.
     pub number: OnceCell<u16>,
     deployment: Cell<Option<usize>>,
@@ -92,6 +92,17 @@ struct Move {
     next: OnceCell<Box<Move>>,
 }
 
+/// A request as another front end handed it over.
+#[derive(Clone, Copy, Debug)]
+pub struct Handed {
+    pub from: SocketAddr,
+    /// How often it has been by now.
+    pub hops: u8,
+    pub rank: Rank,
+    /// The time that its caller was promised in all.
+    pub timeout: Duration,
+}
+
 /// Where the time up to the head of the answer went.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stages {
@@ -104,16 +115,6 @@ pub struct Stages {
 
 /// The same of another front end.
 pub type Elsewhere = Stages;
-
-/// How far the caller's body came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upload {
-    Reading,
-    Complete,
-    TooLarge,
-    /// The caller broke off, or its framing was malformed.
-    Broken,
-}
 
 /// How the exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +140,7 @@ impl Exchange {
             caller,
             started: Instant::now(),
             id,
-            client_id: super::headers::client_request_id(request.headers()),
+            client_id: client_request_id(request.headers()),
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
@@ -171,7 +172,8 @@ impl Exchange {
             ending: Cell::new(Ending::CallerLeft),
         };
         let exchange = Rc::new(exchange);
-        *exchange.caller.newest.borrow_mut() = Rc::downgrade(&exchange);
+        let newest: Weak<Self> = Rc::downgrade(&exchange);
+        *exchange.caller.newest.borrow_mut() = Some(newest);
         exchange
     }
 
@@ -257,6 +259,11 @@ impl Exchange {
         keys.get(index)
     }
 
+    /// What may tell its caller apart.
+    pub fn traits<'a>(&'a self, headers: &'a HeaderMap) -> Traits<'a> {
+        Traits { key: self.key(), address: &self.caller.forwarded_for, headers }
+    }
+
     /// Notes who handed it over.
     pub(super) fn note_handed(&self, handed: Handed) {
         // There is one caller, which does so once.
@@ -299,113 +306,34 @@ impl Exchange {
     }
 }
 
-/// Writes down a request that could not be read, so that there was nothing to begin an [`Exchange`] with. That is known so
-/// long after its first byte as it `took`.
-pub fn note_unreadable(worker: &Worker, caller: &Caller, refusal: &Refusal, id: &RequestId, took: Duration) {
-    let metrics = worker.part(&worker.metrics.unrouted);
-    metrics.started.increment();
-    metrics.finish(Some(refusal.status()), Some(refusal.code), took);
-    if worker.access.is_on() {
-        let mut line = access::Line::new(id.as_str(), &caller.peer);
-        line.tls = caller.tls.as_ref().map(|tls| tls_version(tls.version));
-        line.status = Some(refusal.status().as_u16());
-        line.code = Some(refusal.code.as_str());
-        worker.access.write(&line);
+impl Errand for Exchange {
+    fn service(&self) -> Option<&ServiceRef> {
+        self.service()
+    }
+
+    fn deployment(&self) -> Option<&Deployment> {
+        self.deployment()
+    }
+
+    fn times(&self) -> &Times {
+        &self.times
+    }
+
+    fn is_replicas_turn(&self) -> bool {
+        self.upload.get() == Upload::Complete || !self.awaits_body.get()
+    }
+
+    fn is_answer_broken(&self) -> bool {
+        self.ending.get() == Ending::ReplicaBroke
+    }
+
+    fn note_replica(&self, replica: &Arc<Replica>) {
+        self.replica.replace(Some(Arc::clone(replica)));
     }
 }
 
-fn tls_version(version: ProtocolVersion) -> &'static str {
-    match version {
-        ProtocolVersion::TLSv1_3 => "1.3",
-        _ => "1.2",
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        let now = Instant::now();
-        self.caller.in_flight.set(self.caller.in_flight.get().saturating_sub(1));
-        self.caller.idle_since.set(now);
-        if self.is_silent.get() {
-            return;
-        }
-        let total = now - self.started;
-        self.count(total);
-        if self.worker.access.is_on() {
-            self.log(total);
-        }
-    }
-}
-
-impl Exchange {
-    fn count(&self, total: Duration) {
-        let metrics = self.metrics();
-        if self.deployment.get().is_none() {
-            metrics.started.increment();
-        } else {
-            metrics.queue_wait.observe(self.stages().queue);
-        }
-        metrics.request_bytes.add(self.request_bytes.get());
-        metrics.response_bytes.add(self.response_bytes.get());
-        metrics.finish(self.status.get(), self.refused.get(), total);
-    }
-
-    fn log(&self, total: Duration) {
-        let stages = self.stages();
-        let path = self.uri.path();
-        let replica = self.replica.borrow();
-        let member = self.member.borrow();
-        self.worker.access.write(&access::Line {
-            client_id: self.client_id.as_ref().and_then(|id| id.to_str().ok()),
-            host: self.host.get().and_then(|host| host.to_str().ok()),
-            protocol: Some(match self.version {
-                Version::HTTP_2 => "HTTP/2",
-                Version::HTTP_10 => "HTTP/1.0",
-                _ => "HTTP/1.1",
-            }),
-            tls: self.caller.tls.as_ref().map(|tls| tls_version(tls.version)),
-            client_certificate: self.caller.certificate.as_ref().map(|certificate| &*certificate.subject),
-            method: Some(self.method.as_str()),
-            path: Some(path.split_at(path.floor_char_boundary(MAX_LOGGED_PATH)).0),
-            service: self.service().map(|service| &*service.name),
-            key: self.key().map(|key| &*key.name),
-            deployment: self.deployment().map(|deployment| &*deployment.name),
-            replica: replica.as_ref().and_then(|replica| replica.endpoint().authority().to_str().ok()),
-            handed_to: member.as_ref().map(|member| member.address),
-            handed_by: self.handed().map(|handed| handed.from),
-            status: self.status.get().map(|status| status.as_u16()),
-            code: self.refused.get().map(Code::as_str),
-            end: match self.ending.get() {
-                Ending::Complete => "complete",
-                Ending::CallerLeft => "caller_left",
-                Ending::ReplicaBroke | Ending::ReplicaSilent => "replica_broke",
-            },
-            request_bytes: self.request_bytes.get(),
-            response_bytes: self.response_bytes.get(),
-            queue: stages.queue,
-            connect: stages.connect,
-            model: stages.model,
-            total,
-            ..access::Line::new(self.id.as_str(), &self.caller.peer)
-        });
-    }
-}
-
-impl RequestMetrics {
-    fn finish(&self, status: Option<StatusCode>, refused: Option<Code>, total: Duration) {
-        self.finished.increment();
-        self.duration.observe(total);
-        match status {
-            Some(status) => {
-                let class = usize::from(status.as_u16() / 100).checked_sub(1);
-                if let Some(class) = class.and_then(|class| self.statuses.get(class)) {
-                    class.increment();
-                }
-            }
-            None => self.abandoned.increment(),
-        }
-        if let Some(refusal) = refused.and_then(|code| self.refusals.get(code as usize)) {
-            refusal.increment();
-        }
+impl Answering for Exchange {
+    fn untaken_since(&self) -> Option<Instant> {
+        self.untaken_since.get()
     }
 }

@@ -15,9 +15,10 @@ use super::catalog::{Catalog, Mirror, ServiceRef};
 use super::error::{Code, Refusal};
 use super::exchange::Exchange;
 use super::headers::AZUREML_MODEL_DEPLOYMENT;
-use super::route::{Resource, Route};
+use super::judge::route::{Resource, Route};
+use super::judge::{judge, target};
+use super::mirror;
 use super::worker::Worker;
-use super::{judge, mirror, split, target};
 use crate::config::{Auth, Config, KeyHash, StickyBy};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -143,7 +144,7 @@ pub fn explain(config: &Config, question: Question) -> Found {
 
 /// Whether something tells the caller apart.
 fn is_told(service: Option<&ServiceRef>, exchange: &Exchange, headers: &HeaderMap) -> bool {
-    service.is_some_and(|service| split::told_by(service, exchange, headers).is_some())
+    service.is_some_and(|service| exchange.traits(headers).told_by(service.sticky_by.as_ref()).is_some())
 }
 
 /// The same configuration with a key that `headers` have, in the place of the first of each service.

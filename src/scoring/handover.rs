@@ -20,21 +20,23 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, request};
 use http_body::Body;
 use tokio::time::{Instant, timeout};
 
-use super::attempt::Attempt;
 use super::body::{RequestBody, ResponseBody};
 use super::catalog::ServiceRef;
-use super::dispatch::{Asked, write_head};
 use super::error::{Code, Refusal};
-use super::exchange::{Elsewhere, Exchange, Stages, Upload};
-use super::headers;
-use super::route::Route;
+use super::exchange::{Elsewhere, Exchange, Handed, Stages};
+use super::forward::{Asked, write_head};
+use super::headers::is_for_caller;
+use super::holder::Holder;
+use super::incoming::Upload;
+use super::judge::route::Route;
+use super::judge::{Judged, deployment_for, target, timeout_of};
 use crate::cluster::exchange::{PATH, SIGNATURE};
 use crate::cluster::plan::Plan;
 use crate::cluster::secret::handing_over;
 use crate::cluster::state::MAX_STATE;
 use crate::cluster::{Cluster, Member};
 use crate::scheduling::{Rank, Replicas};
-use crate::upstream::{self, AnswerBody, AnswerError, Endpoint, Failure, Fields};
+use crate::upstream::{self, AnswerBody, AnswerError, Failure, Fields};
 
 /// How often a request is handed over at most. Once, as a rule; and once more for each time that its deployment moves while
 /// it waits, or that it meets a front end which sees the cluster otherwise.
@@ -54,32 +56,6 @@ const FROM: HeaderName = HeaderName::from_static("scorefront-from");
 
 /// What became of it there, as [`Outcome::parse`] reads it.
 const OUTCOME: HeaderName = HeaderName::from_static("scorefront-outcome");
-
-/// A request as another front end handed it over.
-#[derive(Clone, Copy, Debug)]
-pub struct Handed {
-    pub from: SocketAddr,
-    /// How often it has been by now.
-    hops: u8,
-    pub rank: Rank,
-    /// The time that its caller was promised in all.
-    pub timeout: Duration,
-}
-
-/// On whose behalf a connection is held.
-pub enum Holder {
-    Replica(Attempt),
-    Member(Arc<Member>),
-}
-
-impl AsRef<Endpoint> for Holder {
-    fn as_ref(&self) -> &Endpoint {
-        match self {
-            Self::Replica(attempt) => attempt.as_ref(),
-            Self::Member(member) => &member.endpoint,
-        }
-    }
-}
 
 /// Where a request belongs.
 pub(super) enum Place {
@@ -149,7 +125,7 @@ pub(super) async fn hand_over(
     exchange.member.replace(Some(Arc::clone(&member)));
     let connect_timeout = CONNECT_TIMEOUT.min(left / 2);
     let holder = Holder::Member(Arc::clone(&member));
-    let mut fields = Fields { room: &mut headers, is_wanted: headers::is_for_caller };
+    let mut fields = Fields { room: &mut headers, is_wanted: is_for_caller };
     let (pool, times) = (&exchange.worker.pool, &exchange.times);
     let sent = upstream::send(pool, request, times, holder, connect_timeout, &mut fields).await;
     let mut answer = match sent {
@@ -288,11 +264,7 @@ pub(super) fn write_outcome(exchange: &Exchange, fields: &mut HeaderMap) {
 
 /// Reads what another front end hands over: the request as a replica gets it, all but its body and what depends on which
 /// replica that is, and how long it may take.
-pub(super) fn decide(
-    mut head: request::Parts,
-    body: &mut RequestBody,
-    exchange: &Rc<Exchange>,
-) -> Result<(HeaderMap, String, Duration), Refusal> {
+pub(super) fn judge(head: &mut request::Parts, exchange: &Exchange) -> Result<Judged, Refusal> {
     let text = head.headers.remove(CALL);
     let call = text.as_ref().and_then(|text| text.to_str().ok()).and_then(Call::parse);
     let cluster = exchange.worker.cluster.as_deref().ok_or_else(Refusal::not_a_member)?;
@@ -304,20 +276,19 @@ pub(super) fn decide(
     let catalog = exchange.worker.catalog();
     let service = ServiceRef::named(&catalog, call.service).ok_or_else(|| Refusal::service_not_found(call.service))?;
     let service = exchange.route(service);
-    body.allow(service.max_body);
-    let timeout = super::timeout(&head.headers, service.scoring_timeout)?;
+    let timeout = timeout_of(&head.headers, service.scoring_timeout)?;
     if timeout.is_zero() {
         return Err(Refusal::scoring_timeout(call.timeout.as_millis()));
     }
     let deployment = match service.deployment_named(call.deployment.as_bytes()) {
         Some(deployment) => deployment,
         // It is gone here already.
-        None => super::deployment(service, exchange, &head.headers)?,
+        None => deployment_for(service, exchange, &head.headers)?,
     };
     let deployment = exchange.choose(deployment).ok_or_else(|| Refusal::no_ready_replicas(&service.name))?;
     let resource = Route::parse(head.uri.path())?.resource;
-    let target = super::target(resource, &head.uri, deployment)?;
-    Ok((head.headers, target, timeout))
+    let target = target(resource, &head.uri, deployment)?;
+    Ok(Judged { target, timeout, max_body: service.max_body })
 }
 
 /// Who hands a request over, if it is a member.

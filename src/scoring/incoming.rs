@@ -27,6 +27,16 @@ pub enum Incoming {
     Http2(hyper::body::Incoming),
 }
 
+/// How far the caller's body came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upload {
+    Reading,
+    Complete,
+    TooLarge,
+    /// The caller broke off, or its framing was malformed.
+    Broken,
+}
+
 /// Why the rest of a body will not come.
 #[derive(Debug, thiserror::Error)]
 pub enum IncomingError {

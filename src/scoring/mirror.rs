@@ -1,54 +1,27 @@
 //! Copies of requests to a deployment whose answers nobody gets, so that it can be compared with the one that is live.
 //!
-//! A copy takes what is left over. It has a permit of the mirrored deployment or is not begun, has a task, connections and
-//! figures of its own, and is tried once. The request it is a copy of never waits for it: what the request's body reads is
-//! handed over as it passes, and a copy that cannot keep up is cut. It holds nothing of the request's [`Exchange`], and is
-//! in no figure and no log line of requests.
+//! A copy takes what is left over: it has a permit of the mirrored deployment or is not begun, and is tried once. What
+//! becomes of it is [`copy`](super::copy)'s part.
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
+use http::HeaderMap;
+use http_body::Body;
 use tokio::task::spawn_local;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::attempt::{Attempt, Errand};
-use super::catalog::{Deployment, Mirror, ServiceRef};
-use super::dispatch::{Asked, write_head};
-use super::exchange::{Exchange, Upload};
+use super::catalog::{Mirror, ServiceRef};
+use super::copy::Pair;
+use super::exchange::Exchange;
+use super::forward::{Asked, write_head};
 use super::headers::AZUREML_MODEL_DEPLOYMENT;
-use super::route::{Resource, Route};
+use super::judge::route::{Resource, Route};
+use super::judge::target;
 use super::worker::Worker;
-use crate::scheduling::ReplicaPermit;
-use crate::telemetry::cell::Counter;
-use crate::telemetry::metrics::Mirroring;
-use crate::upstream::{self, AnswerBody, CONNECT_TIMEOUT, Failure, Fields, Request, Times};
+use crate::upstream::Request;
 
-/// Bytes of a body that a copy may lag behind. A caller over HTTP/2 may have sent as much at once, and the copy has its turn
-/// only after it was read; what lags further has a replica or a network that is slower than the request's own.
-const MAX_UNREAD: usize = 1024 * 1024;
-
-/// What a part of a body counts for at least against [`MAX_UNREAD`]: remembering it takes memory too.
-const LEAST_PART: usize = 64;
-
-/// Copies under way on one thread. With [`MAX_UNREAD`] it bounds the memory that they take.
+/// Copies under way on one thread. With [`MAX_UNREAD`](super::copy::MAX_UNREAD) it bounds the memory that they take.
 const MAX_COPIES: usize = 64;
-
-/// Bytes of an answer that are read and thrown away. More would cost more than the connection that is closed is worth.
-const MAX_ANSWER: usize = 100 * 1024 * 1024;
-
-/// How many copies a thread has under way.
-#[derive(Default)]
-pub struct Copies(Cell<usize>);
 
 /// Begins a copy of a request that has a permit, if its service has some copied and this is to be one of them. The copy
 /// ends at `deadline`.
@@ -70,7 +43,7 @@ pub fn may_be_copied(headers: &HeaderMap) -> bool {
 fn copy(exchange: &Exchange, service: &ServiceRef, mirror: Mirror, asked: &mut Asked, deadline: Instant) {
     let Ok(Route { resource: resource @ Resource::Score(_), .. }) = Route::parse(exchange.uri.path()) else { return };
     let Some(deployment) = service.deployments().get(mirror.deployment) else { return };
-    let Ok(target) = super::target(resource, &exchange.uri, deployment) else { return };
+    let Ok(target) = target(resource, &exchange.uri, deployment) else { return };
     let now = Instant::now();
     let place = Place::take(&exchange.worker);
     let Some((place, permit)) = place.and_then(|place| Some((place, deployment.replicas.try_take(now)?))) else {
@@ -78,29 +51,14 @@ fn copy(exchange: &Exchange, service: &ServiceRef, mirror: Mirror, asked: &mut A
         return;
     };
 
-    let pair = Rc::new(Pair {
-        worker: Rc::clone(&exchange.worker),
-        service: service.clone(),
-        deployment: mirror.deployment,
-        times: Times::default(),
-        parts: RefCell::default(),
-        unread: Cell::new(0),
-        upload: Cell::new(Upload::Reading),
-        awaits_body: Cell::new(false),
-        is_answer_broken: Cell::new(false),
-        original: Cell::new(None),
-        copy: Cell::new(None),
-        is_counted: Cell::new(false),
-        is_over: Cell::new(false),
-        waker: OnceCell::new(),
-    });
-    let body = CopyBody { pair: Rc::clone(&pair), left: asked.body.size_hint().exact() };
+    let pair = Pair::new(Rc::clone(&exchange.worker), service.clone(), mirror.deployment);
+    let body = pair.body(asked.body.size_hint().exact());
     let mut request = Request::new(exchange.method(), &target, body);
     let left = deadline.saturating_duration_since(now);
     write_head(exchange, service, &asked.headers, permit.slot().endpoint(), left, &mut request);
 
-    asked.body.copy_to(Tee(Rc::clone(&pair)));
-    let _ = exchange.mirrored.set(Original(Rc::clone(&pair)));
+    asked.body.copy_to(pair.tee());
+    let _ = exchange.mirrored.set(pair.original());
     spawn_local(async move {
         let _place = place;
         pair.run(request, permit, deadline).await;
@@ -112,7 +70,7 @@ struct Place(Rc<Worker>);
 
 impl Place {
     fn take(worker: &Rc<Worker>) -> Option<Self> {
-        let under_way = &worker.copies.0;
+        let under_way = &worker.copies;
         if under_way.get() >= MAX_COPIES {
             return None;
         }
@@ -123,266 +81,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let under_way = &self.0.copies.0;
+        let under_way = &self.0.copies;
         under_way.set(under_way.get().saturating_sub(1));
-    }
-}
-
-/// A request and its copy: what the one has to tell the other, and what becomes of the copy. Each side holds it for as long
-/// as it goes on.
-struct Pair {
-    worker: Rc<Worker>,
-    service: ServiceRef,
-    deployment: usize,
-    /// The copy's.
-    times: Times,
-    /// Of the body, that the copy has not taken yet.
-    parts: RefCell<VecDeque<Bytes>>,
-    /// Bytes of them.
-    unread: Cell<usize>,
-    /// How far the body came.
-    upload: Cell<Upload>,
-    /// Whether the copy asked for more of the body than there was.
-    awaits_body: Cell<bool>,
-    is_answer_broken: Cell<bool>,
-    original: Cell<Option<Head>>,
-    copy: Cell<Option<Head>>,
-    is_counted: Cell<bool>,
-    /// Whether the copy has ended, or shall.
-    is_over: Cell<bool>,
-    /// Of the copy's task, which drives its connection too.
-    waker: OnceCell<Waker>,
-}
-
-/// How one of the two was answered.
-#[derive(Clone, Copy)]
-struct Head {
-    status: StatusCode,
-    /// From the connection to the head, if it is a replica's answer.
-    model: Option<Duration>,
-}
-
-impl Errand for Pair {
-    fn service(&self) -> Option<&ServiceRef> {
-        Some(&self.service)
-    }
-
-    fn deployment(&self) -> Option<&Deployment> {
-        self.service.deployments().get(self.deployment)
-    }
-
-    fn times(&self) -> &Times {
-        &self.times
-    }
-
-    fn is_replicas_turn(&self) -> bool {
-        self.upload.get() == Upload::Complete || !self.awaits_body.get()
-    }
-
-    fn is_answer_broken(&self) -> bool {
-        self.is_answer_broken.get()
-    }
-}
-
-/// The copy's way.
-impl Pair {
-    async fn run(self: &Rc<Self>, request: Request<CopyBody>, permit: ReplicaPermit, deadline: Instant) {
-        let mut asked = pin!(timeout_at(deadline, self.ask(request, permit)));
-        poll_fn(|cx| {
-            // A task's waker never changes.
-            self.waker.get_or_init(|| cx.waker().clone());
-            if self.is_over.get() { Poll::Ready(()) } else { asked.as_mut().poll(cx).map(drop) }
-        })
-        .await;
-        self.end();
-        if self.copy.get().is_none() {
-            self.count(|mirroring| &mirroring.unanswered);
-        }
-    }
-
-    async fn ask(self: &Rc<Self>, request: Request<CopyBody>, permit: ReplicaPermit) {
-        let attempt = Attempt::begin(Rc::clone(self), permit, Instant::now());
-        let mut fields = Fields { room: &mut HeaderMap::new(), is_wanted: |_| false };
-        match upstream::send(&self.worker.pool, request, &self.times, attempt, CONNECT_TIMEOUT, &mut fields).await {
-            Ok(answer) => {
-                let (connected, answered) = (self.times.connected.get(), self.times.answered.get());
-                let model = connected.zip(answered).map(|(connected, answered)| answered - connected);
-                self.copy.set(Some(Head { status: answer.status(), model }));
-                self.compare();
-                self.throw_away(answer.into_body()).await;
-            }
-            Err(Failure::Sent { held: attempt, cause }) => {
-                tracing::debug!(replica = %attempt.replica().endpoint().address(), %cause, "no answer to a copy");
-                attempt.fail_to_answer(&cause);
-            }
-            Err(Failure::Unsent { held: attempt, cause, .. }) => {
-                let address = attempt.replica().endpoint().address();
-                tracing::debug!(replica = %address, %cause, "replica unreachable for a copy");
-                attempt.fail_to_connect(&cause);
-            }
-        }
-    }
-
-    /// Reads an answer to its end, so that the connection can be used again.
-    async fn throw_away(&self, mut answer: AnswerBody<CopyBody, Attempt<Self>>) {
-        let mut left = MAX_ANSWER;
-        while let Some(frame) = answer.frame().await {
-            let Ok(frame) = frame else {
-                self.is_answer_broken.set(true);
-                return;
-            };
-            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-                Some(rest) => left = rest,
-                None => return,
-            }
-        }
-    }
-
-    /// Ends the copy, whatever it is at.
-    fn end(&self) {
-        self.is_over.set(true);
-        self.parts.take();
-        self.wake();
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = self.waker.get() {
-            waker.wake_by_ref();
-        }
-    }
-}
-
-/// What is written down.
-impl Pair {
-    /// Compares the two answers if both are there.
-    fn compare(&self) {
-        let (Some(original), Some(copy)) = (self.original.get(), self.copy.get()) else { return };
-        if self.is_counted.get() {
-            return;
-        }
-        if original.status == copy.status {
-            self.count(|mirroring| &mirroring.same_status);
-        } else {
-            self.count(|mirroring| &mirroring.other_status);
-        }
-        if let (Some(mirroring), Some(original), Some(copy)) = (self.mirroring(), original.model, copy.model) {
-            mirroring.mirrored_duration.observe(original);
-            mirroring.duration.observe(copy);
-        }
-    }
-
-    /// Counts what became of the copy, which is what is said first.
-    fn count(&self, result: fn(&Mirroring) -> &Counter) {
-        if !self.is_counted.replace(true)
-            && let Some(mirroring) = self.mirroring()
-        {
-            result(mirroring).increment();
-        }
-    }
-
-    fn mirroring(&self) -> Option<&Mirroring> {
-        Some(&self.worker.part(&self.deployment()?.metrics).mirroring)
-    }
-}
-
-/// The request's own side, which tells how it was answered. Dropped before that: its caller has left.
-pub struct Original(Rc<Pair>);
-
-impl Original {
-    /// `model` is the time from the connection to the head of the answer, if it is a replica's.
-    pub fn tell(&self, status: StatusCode, model: Option<Duration>) {
-        self.0.original.set(Some(Head { status, model }));
-        self.0.compare();
-    }
-}
-
-impl Drop for Original {
-    fn drop(&mut self) {
-        if self.0.original.get().is_none() {
-            self.0.count(|mirroring| &mirroring.abandoned);
-        }
-    }
-}
-
-/// Where the request's body tells what passes. Dropped before [`Tee::finish`] it ends the copy, whose body would lack the rest.
-pub struct Tee(Rc<Pair>);
-
-impl Tee {
-    /// Hands a part of the body over, and never waits.
-    pub fn push(&self, data: &Bytes) {
-        let pair = &*self.0;
-        if pair.is_over.get() {
-            return;
-        }
-        let unread = pair.unread.get() + data.len().max(LEAST_PART);
-        if unread > MAX_UNREAD {
-            pair.count(|mirroring| &mirroring.slow);
-            pair.end();
-            return;
-        }
-        pair.unread.set(unread);
-        // A part is a slice of what was read at once, all of which it would hold.
-        pair.parts.borrow_mut().push_back(Bytes::copy_from_slice(data));
-        pair.wake();
-    }
-
-    /// Notes that the body is whole.
-    pub fn finish(self) {
-        self.0.upload.set(Upload::Complete);
-        self.0.wake();
-    }
-}
-
-impl Drop for Tee {
-    fn drop(&mut self) {
-        if self.0.upload.get() != Upload::Complete {
-            self.0.upload.set(Upload::Broken);
-            self.0.count(|mirroring| &mirroring.abandoned);
-            self.0.end();
-        }
-    }
-}
-
-/// The body of a copy. Whoever drives the copy is woken when there is more of it.
-pub struct CopyBody {
-    pair: Rc<Pair>,
-    /// Bytes to come, if that is known.
-    left: Option<u64>,
-}
-
-impl Body for CopyBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let this = &mut *self;
-        let part = this.pair.parts.borrow_mut().pop_front();
-        let is_complete = this.pair.upload.get() == Upload::Complete;
-        this.pair.awaits_body.set(part.is_none() && !is_complete);
-        match part {
-            Some(part) => {
-                this.pair.unread.set(this.pair.unread.get().saturating_sub(part.len().max(LEAST_PART)));
-                this.left = this.left.map(|left| left.saturating_sub(part.len() as u64));
-                Poll::Ready(Some(Ok(Frame::data(part))))
-            }
-            None if is_complete => Poll::Ready(None),
-            None => Poll::Pending,
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.pair.upload.get() == Upload::Complete && self.pair.parts.borrow().is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.left.map(SizeHint::with_exact).unwrap_or_default()
-    }
-}
-
-impl upstream::Upload for CopyBody {
-    fn take_back(&mut self, data: Bytes) {
-        self.pair.unread.set(self.pair.unread.get() + data.len().max(LEAST_PART));
-        self.left = self.left.map(|left| left + data.len() as u64);
-        self.pair.parts.borrow_mut().push_front(data);
     }
 }

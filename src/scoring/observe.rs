@@ -22,6 +22,7 @@ use super::handover;
 use super::headers::{self, SERVER_TIMING, X_MS_CLIENT_REQUEST_ID, X_MS_REQUEST_ID};
 use super::incoming::Incoming;
 use super::worker::Worker;
+use crate::config::ErrorFormat;
 
 /// A request, and the place where what happens to it is noted.
 pub struct Call {
@@ -84,7 +85,7 @@ where
         Poll::Ready(Ok(match this.exchange.take() {
             Some(exchange) => finish(answer, exchange, this.version),
             // Polled again after it was ready, which futures need not bear: there is nothing left to note.
-            None => answer.unwrap_or_else(|refusal| refusal.into_response(crate::config::ErrorFormat::Json, "")),
+            None => answer.unwrap_or_else(|refusal| own(refusal, ErrorFormat::Json, "")),
         }))
     }
 }
@@ -100,7 +101,7 @@ fn finish(
             Some(service) => service.error_format,
             None => exchange.worker.catalog().error_format,
         };
-        let response = refusal.into_response(format, exchange.id.as_str());
+        let response = own(refusal, format, exchange.id.as_str());
         // Over HTTP/2 hyper would send the body, which breaks the stream (RFC 9113 section 8.1.1).
         if exchange.is_head() { without_body(response) } else { response }
     });
@@ -139,6 +140,11 @@ fn finish(
         }
     }
     response.map(|body| body.counted_by(exchange))
+}
+
+/// An answer of our own.
+fn own(refusal: Refusal, format: ErrorFormat, request_id: &str) -> Response<ResponseBody> {
+    refusal.into_response(format, request_id).map(ResponseBody::full)
 }
 
 /// The answer to HEAD: the length of what GET would get, and nothing of it.

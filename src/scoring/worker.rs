@@ -7,7 +7,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::catalog::{Catalog, LocalCatalog};
-use super::mirror::Copies;
 use crate::cluster::Cluster;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{DeploymentMetrics, Metrics, RequestMetrics, ThreadMetrics};
@@ -21,7 +20,8 @@ pub struct Worker {
     /// The front ends that share the replicas; absent where this is the only one.
     pub cluster: Option<Arc<Cluster>>,
     pub pool: Rc<Pool>,
-    pub copies: Copies,
+    /// Copies of requests under way.
+    pub copies: Cell<usize>,
     pub metrics: Arc<Metrics>,
     pub access: AccessLog,
     /// Bytes of small bodies that are gathered before a replica is asked.
@@ -39,8 +39,8 @@ impl Worker {
         access: AccessLog,
     ) -> Self {
         let local = RefCell::new(Rc::new(shared.load_full()));
-        let (pool, copies) = (Rc::default(), Copies::default());
-        let (gathered, draining) = (Cell::new(0), Cell::new(false));
+        let pool = Rc::default();
+        let (copies, gathered, draining) = (Cell::new(0), Cell::new(0), Cell::new(false));
         Self { index, shared, local, cluster, pool, copies, metrics, access, gathered, draining }
     }
 

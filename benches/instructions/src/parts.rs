@@ -18,8 +18,8 @@ use scorefront::scheduling::{Queue, Rank, Replicas, Settings as ReplicaSettings}
 use scorefront::scoring::caller::Caller;
 use scorefront::scoring::catalog::Catalog;
 use scorefront::scoring::exchange::Exchange;
-use scorefront::scoring::headers;
-use scorefront::scoring::route::Route;
+use scorefront::scoring::forward;
+use scorefront::scoring::judge::route::Route;
 use scorefront::scoring::worker::Worker;
 use scorefront::telemetry::access::{AccessLog, Line};
 use scorefront::telemetry::metrics::Metrics;
@@ -102,7 +102,7 @@ pub fn header_rules(times: usize) {
         });
         if let Some((exchange, request)) = &call {
             let mut written = upstream::Request::new(&Method::POST, "/score", ());
-            headers::write(exchange, true, request.headers(), &mut written);
+            forward::write(exchange, true, request.headers(), &mut written);
             black_box(&written);
         }
     });

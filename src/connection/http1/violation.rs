@@ -2,6 +2,7 @@
 
 use super::super::MAX_HEAD;
 use crate::scoring::error::Refusal;
+use crate::scoring::headers::MAX_FIELDS;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Violation {
@@ -30,9 +31,7 @@ impl Violation {
                 ));
             }
             Self::RequestLine => "The request line is malformed.",
-            Self::TooManyFields => {
-                return Refusal::too_many_fields();
-            }
+            Self::TooManyFields => return Refusal::too_many_fields(MAX_FIELDS),
             Self::TransferEncoding => "Transfer-Encoding is not chunked alone, or the request is HTTP/1.0.",
             Self::TwoLengths => "The request body is announced twice, by Content-Length and Transfer-Encoding.",
             Self::Version => "The HTTP version is not 1.0 or 1.1; use ALPN h2 for HTTP/2.",

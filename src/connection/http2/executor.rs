@@ -10,8 +10,7 @@ use hyper::rt::Executor;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
-use crate::scoring::caller::Caller;
-use crate::scoring::exchange::Exchange;
+use crate::scoring::caller::{Answering, Caller};
 
 /// Tasks noted before those that have ended are forgotten.
 const PRUNE_AT: usize = 2 * super::super::MAX_STREAMS as usize;
@@ -25,7 +24,7 @@ pub(super) struct LocalExecutor {
 /// The streams of one connection.
 pub(super) struct Streams {
     caller: Rc<Caller>,
-    running: RefCell<Vec<(Weak<Exchange>, AbortHandle)>>,
+    running: RefCell<Vec<(Weak<dyn Answering>, AbortHandle)>>,
 }
 
 impl LocalExecutor {
@@ -42,7 +41,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
     fn execute(&self, stream: F) {
         let task = spawn_local(stream).abort_handle();
         // hyper starts a stream's task right after it has called the service.
-        let exchange = self.streams.caller.newest.take();
+        let Some(exchange) = self.streams.caller.newest.take() else { return };
         let mut running = self.streams.running.borrow_mut();
         if running.len() >= PRUNE_AT {
             running.retain(|(exchange, _)| exchange.strong_count() > 0);
@@ -57,7 +56,7 @@ impl Streams {
         let mut ended = 0;
         self.running.borrow_mut().retain(|(exchange, task)| {
             let Some(exchange) = exchange.upgrade() else { return false };
-            let stalled = exchange.untaken_since.get().is_some_and(|since| since + patience <= now);
+            let stalled = exchange.untaken_since().is_some_and(|since| since + patience <= now);
             if stalled {
                 task.abort();
                 ended += 1;

@@ -5,8 +5,8 @@
 
 use http::Method;
 
-use super::error::Refusal;
 use crate::config::Paths;
+use crate::scoring::error::Refusal;
 
 const PREFIX: &str = "/api/v1/service/";
 

@@ -12,9 +12,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::catalog::Service;
-use super::exchange::Exchange;
-use crate::config::StickyBy;
+use crate::config::{Key, StickyBy};
 
 /// Numbers there are. Finer than the percent that shares are given in, so that finer shares would move nobody.
 pub const PARTS: u16 = 10_000;
@@ -22,20 +20,29 @@ pub const PARTS: u16 = 10_000;
 /// How many of [`PARTS`] are one percent.
 const A_PERCENT: u16 = PARTS / 100;
 
-/// The number of a request with these fields to `service`. The fields are those that came: some do not reach replicas.
-pub fn number(service: &Service, exchange: &Exchange, headers: &HeaderMap) -> u16 {
-    match told_by(service, exchange, headers) {
-        Some(told_by) => number_of(&service.name, &told_by),
-        None => fastrand::u16(..PARTS),
-    }
+/// What may tell a caller apart. The fields are those that came: some do not reach replicas.
+pub struct Traits<'a> {
+    pub key: Option<&'a Key>,
+    pub address: &'a HeaderValue,
+    pub headers: &'a HeaderMap,
 }
 
-/// What tells this caller apart; absent: nothing, so that the number is drawn.
-pub fn told_by<'a>(service: &Service, exchange: &'a Exchange, headers: &'a HeaderMap) -> Option<Cow<'a, [u8]>> {
-    match service.sticky_by.as_ref()? {
-        StickyBy::Key => exchange.key().map(|key| Cow::Borrowed(&key.hash.as_bytes()[..])),
-        StickyBy::Address => Some(Cow::Borrowed(exchange.caller.forwarded_for.as_bytes())),
-        StickyBy::Header(name) => value_of(name, headers).filter(|value| !value.is_empty()),
+impl<'a> Traits<'a> {
+    /// What tells this caller apart; absent: nothing, so that its requests' numbers are drawn.
+    pub fn told_by(&self, sticky_by: Option<&StickyBy>) -> Option<Cow<'a, [u8]>> {
+        match sticky_by? {
+            StickyBy::Key => self.key.map(|key| Cow::Borrowed(&key.hash.as_bytes()[..])),
+            StickyBy::Address => Some(Cow::Borrowed(self.address.as_bytes())),
+            StickyBy::Header(name) => value_of(name, self.headers).filter(|value| !value.is_empty()),
+        }
+    }
+
+    /// The number of a request to `service`.
+    pub fn number(&self, service: &str, sticky_by: Option<&StickyBy>) -> u16 {
+        match self.told_by(sticky_by) {
+            Some(told_by) => number_of(service, &told_by),
+            None => fastrand::u16(..PARTS),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! Counts are exact across threads. Each limit is one atomic number, and nothing is locked or waited for. The numbers of
 //! the configuration stand in the snapshot; the counts outlive it, as long as the service and the key keep their names.
 //! A limit that is new counts from the requests that come after it. What refusals say is told in
-//! [`error`](super::error).
+//! [`error`](crate::scoring::error).
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};

@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Uri, Version};
 
-use super::error::Refusal;
+use crate::scoring::error::Refusal;
 
 /// The host a request names.
 #[derive(Debug)]
