@@ -17,6 +17,7 @@ mod operations;
 mod pace;
 mod replicas;
 pub mod router;
+mod service;
 mod services;
 mod settings;
 mod state;

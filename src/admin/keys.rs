@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::answer::{Named, Object, Problem, json, typed};
 use super::model::{ErrorResponse, KeyType, Keys, RegenerateKeysRequest};
-use super::{Admin, services, settings};
+use super::{Admin, service, settings};
 use crate::config::{self, Auth, KeyHash};
 use crate::environment::draft::{Draft, keys_file, set};
 
@@ -34,8 +34,8 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Named(name): Named) ->
     let (main, config) = (admin.main.clone(), Arc::clone(&admin.config));
     let keys = admin.read(move || {
         let config = config.load_full();
-        let service = services::find(&config, &name)?;
-        Ok::<_, Problem>(Kept::read(&keys_file(&main, service.name.as_str())).of(service))
+        let found = service::find(&config, &name)?;
+        Ok::<_, Problem>(Kept::read(&keys_file(&main, found.name.as_str())).of(found))
     });
     Ok(json(StatusCode::OK, &keys.await??))
 }
@@ -60,7 +60,7 @@ pub(super) async fn regenerate(
     settings::refuse_unknown(&fields, &["keyType", "keyValue"])
         .map_err(|error| Problem::bad_request("BadRequest", error.to_string()))?;
     let RegenerateKeysRequest { key_type, key_value } = typed(fields)?;
-    let name = services::find_own(&admin.config.load(), &name)?.name.to_string();
+    let name = service::find_own(&admin.config.load(), &name)?.name.to_string();
     let keys = admin
         .change(move |draft| {
             let service = draft.service(&name).ok_or_else(|| Problem::no_service(&name))?;

@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::answer::{ETag, Named, Problem, json};
 use super::model::{self, ErrorResponse, Operation, OperationState};
-use super::{Admin, services, state};
+use super::{Admin, service, state};
 
 /// What became of a change
 #[utoipa::path(get, path = "/v1/operations/{id}", params(("id" = String, Path, description = "As Operation-Location says")), responses(
@@ -25,18 +25,18 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Named(id): Named) -> R
     }
     let config = admin.config.load_full();
     let resource_location = format!("/v1/services/{name}");
-    let Ok(service) = services::find(&config, name.as_str()) else {
+    let Ok(found) = service::find(&config, name.as_str()) else {
         let operation = Operation { id, state: OperationState::Cancelled, resource_location, error: None };
         return Ok(json(StatusCode::OK, &operation));
     };
     state::make_certain(&admin, name.as_str()).await;
-    let found = state::of(&admin, service);
-    let state = match found.state {
+    let state = state::of(&admin, found);
+    let outcome = match state.state {
         model::State::Creating | model::State::Updating => OperationState::Running,
         model::State::Succeeded => OperationState::Succeeded,
         model::State::Failed => OperationState::Failed,
     };
-    Ok(json(StatusCode::OK, &Operation { id, state, resource_location, error: found.error }))
+    Ok(json(StatusCode::OK, &Operation { id, state: outcome, resource_location, error: state.error }))
 }
 
 /// The id of the change that made `etag` of the service `name`.

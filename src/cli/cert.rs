@@ -1,5 +1,6 @@
 //! `scorefront cert`: looks into certificates and keys of every form, and turns them into the PEM pair that is served.
 
+mod file;
 mod import;
 mod inspect;
 mod key;
@@ -11,8 +12,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+pub(super) use self::file::read;
 pub(super) use self::import::cname;
-pub(super) use self::unpack::read;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -8,6 +8,7 @@ mod delete;
 mod deployment;
 mod keys;
 mod list;
+mod place;
 mod quantity;
 mod run;
 mod settings;

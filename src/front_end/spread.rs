@@ -10,14 +10,21 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::worker::Transport;
-
 /// Connections that may be on their way to a thread. While more are, each thread keeps what it accepts.
 const ON_THE_WAY: usize = 256;
 
 /// A thread hands connections over while it has more than another by this part of them: with few connections each counts,
 /// with many it is not worth a wake-up.
 const TOLERANCE: usize = 8;
+
+/// What a connection speaks, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Transport {
+    Plain,
+    Tls,
+    /// Another front end's.
+    Member,
+}
 
 /// How many connections each thread has, those on their way to it included.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, interval, timeout};
 
 use super::pulse::Asked;
-use super::spread::{Arrival, Doors, Open, Part};
+use super::spread::{Arrival, Doors, Open, Part, Transport};
 use super::{AccessOutput, delay};
 use crate::cluster::Cluster;
 use crate::connection::{self, Common, Date, Ticks};
@@ -133,14 +133,6 @@ async fn flush_access_log(worker: Rc<Worker>) {
         ticks.tick().await;
         worker.access.flush();
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Transport {
-    Plain,
-    Tls,
-    /// Another front end's.
-    Member,
 }
 
 /// What the connections of one thread share.

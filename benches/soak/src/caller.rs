@@ -22,10 +22,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::front::{KEYS, MAX_QUEUE_WAIT, NAME, SCORING_TIMEOUT, Target};
 use crate::lag::Lag;
 use crate::options::Options;
 use crate::tally::Tally;
+use crate::target::{KEYS, MAX_QUEUE_WAIT, NAME, SCORING_TIMEOUT, Target};
 
 /// Connections of each kind. HTTP/2 has [`STREAMS`] on each.
 const PLAIN: u64 = 28;

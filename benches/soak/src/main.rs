@@ -19,6 +19,7 @@ mod front;
 mod lag;
 mod options;
 mod tally;
+mod target;
 
 use std::process::ExitCode;
 use std::rc::Rc;

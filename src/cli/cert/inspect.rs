@@ -13,6 +13,7 @@ use clap::ValueEnum;
 
 use self::endpoint::{Client, Endpoint, Served};
 use self::report::{Item, Report};
+use super::file::read;
 use super::password::Passwords;
 use super::{import, key, say, unpack};
 use crate::config::{self, CnamePattern, Config, Diagnostics};
@@ -162,7 +163,7 @@ fn table_pair(table: &config::Cname, now: SystemTime) -> anyhow::Result<Item> {
     item.subjects = [files.chain, files.key].map(|file| file.display().to_string());
     item.files = item.subjects.to_vec();
     // What cannot be read is among the findings.
-    let (chain, key) = (unpack::read(files.chain), unpack::read(files.key));
+    let (chain, key) = (read(files.chain), read(files.key));
     for (problem, part) in [(chain.as_ref().err(), Part::Chain), (key.as_ref().err(), Part::Key)] {
         item.findings.extend(problem.map(|problem| Finding::new(Severity::Error, part, format!("{problem:#}"))));
     }

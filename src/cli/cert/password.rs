@@ -7,11 +7,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use zeroize::Zeroizing;
 
+use super::file::read;
 use super::say;
-use super::unpack::{self, Refusal};
 
 /// How often a person may try.
 const ATTEMPTS: usize = 3;
+
+/// Why something that is locked stays so.
+pub(super) enum Refusal {
+    WrongPassword,
+    /// Something that others can open. What it is, to be said behind the file's name.
+    Unsupported(&'static str),
+    /// Something that nobody can open.
+    Broken(String),
+}
 
 /// Where passwords come from.
 pub(super) struct Passwords {
@@ -28,7 +37,7 @@ impl Passwords {
     /// Reads the first line of `file`, if one is given.
     pub fn from_file(file: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = file else { return Ok(Self { source: Source::Terminal }) };
-        let bytes = unpack::read(path)?;
+        let bytes = read(path)?;
         let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let first = first.strip_suffix(b"\r").unwrap_or(first);
         let first =

@@ -6,8 +6,6 @@ mod encrypted;
 mod pkcs12;
 mod pkcs7;
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -16,12 +14,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
+use super::file::read;
 use super::password::Passwords;
 use crate::tls::finding::quoted;
 use crate::tls::foreign::{Foreign, recognise};
-
-/// Files with a chain and a key are a few kilobytes; what is larger is none.
-const MAX_FILE: u64 = 1024 * 1024;
 
 /// What every DER file of ours begins with.
 const SEQUENCE: u8 = 0x30;
@@ -48,15 +44,6 @@ impl Contents {
             None => "holds no certificate and no private key".to_owned(),
         }
     }
-}
-
-/// Why something that is locked stays so.
-pub(super) enum Refusal {
-    WrongPassword,
-    /// Something that others can open. What it is, to be said behind the file's name.
-    Unsupported(&'static str),
-    /// Something that nobody can open.
-    Broken(String),
 }
 
 /// Takes out everything that is in `file`, asking for a password where it needs one.
@@ -180,24 +167,4 @@ fn blocks(bytes: &[u8]) -> anyhow::Result<Vec<Block<'_>>> {
         Some((label, _)) => bail!("ends inside a {label} block; is the file complete?"),
         None => Ok(blocks),
     }
-}
-
-/// A file's bytes, wiped when they are dropped.
-pub(in crate::cli) fn read(file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    let name = file.display();
-    if file.is_dir() {
-        bail!("{name}: is a directory; name the file in it");
-    }
-    let opened = File::open(file).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => anyhow::anyhow!("{name}: there is no such file"),
-        _ => anyhow::anyhow!("{name}: {error}"),
-    })?;
-    // Room for all of it at once: growing would leave copies behind.
-    let length = opened.metadata().map_or(0, |metadata| metadata.len()).min(MAX_FILE);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
-    opened.take(MAX_FILE + 1).read_to_end(&mut bytes).with_context(|| name.to_string())?;
-    if bytes.len() as u64 > MAX_FILE {
-        bail!("{name}: is larger than any certificate or key");
-    }
-    Ok(bytes)
 }

@@ -3,8 +3,8 @@
 
 use anyhow::{Context, bail};
 
+use super::place;
 use super::quantity::{millis, positive_millis};
-use super::settings;
 use crate::admin::model::{DeploymentSettings, ServiceSettings};
 use crate::config::defaults::DEPLOYMENT_NAME;
 
@@ -44,9 +44,9 @@ fn set(deployment: &mut DeploymentSettings, key: &str, value: &str) -> Result<()
             let percent = number().ok().filter(|percent| *percent <= ALL);
             deployment.traffic = Some(percent.ok_or("expected 0 to 100, in percent")?);
         }
-        "replica" => deployment.replicas.get_or_insert_default().push(settings::replica(value)?),
-        "dns" => deployment.dns = Some(settings::dns(value)?),
-        "kubernetes" => deployment.kubernetes = Some(settings::kubernetes(value)?),
+        "replica" => deployment.replicas.get_or_insert_default().push(place::replica(value)?),
+        "dns" => deployment.dns = Some(place::dns(value)?),
+        "kubernetes" => deployment.kubernetes = Some(place::kubernetes(value)?),
         "protocol" => deployment.protocol = Some(value.to_owned()),
         "path" => deployment.path = Some(value.to_owned()),
         "health-path" => deployment.health_path = Some(value.to_owned()),

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::deployment;
 use super::quantity::{millis, positive_millis, share, size};
-use crate::admin::model::{DeploymentSettings, Kubernetes, KubernetesPort, Mirror, ServiceSettings};
+use super::{deployment, place};
+use crate::admin::model::{DeploymentSettings, Kubernetes, Mirror, ServiceSettings};
 use crate::cli::cert::cname;
-use crate::config::{self, CnamePattern, DnsTarget, KubernetesTarget, ReplicaAddress, StickyBy};
+use crate::config::{CnamePattern, StickyBy};
 
 /// Those whose paths the front end knows.
 const PROTOCOLS: [&str; 7] = ["azureml", "kserve-v1", "kserve-v2", "mlflow", "sagemaker", "tfserving", "torchserve"];
@@ -46,13 +46,13 @@ pub const TARGET_FIELDS: [&str; 7] = ["replicas", "dns", "kubernetes", "protocol
 #[group(id = "source", multiple = false)]
 pub struct Source {
     /// The address of a replica, http://HOST:PORT; several may be given
-    #[arg(long, value_name = "URL", num_args = 1.., value_delimiter = ',', value_parser = replica, group = "source")]
+    #[arg(long, value_name = "URL", num_args = 1.., value_delimiter = ',', value_parser = place::replica, group = "source")]
     pub replica: Vec<String>,
     /// What replicas are looked up by: HOST:PORT, or an SRV name
-    #[arg(long, value_name = "HOST:PORT", value_parser = dns, group = "source")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = place::dns, group = "source")]
     pub dns: Option<String>,
     /// A Service of Kubernetes whose endpoints are the replicas, and its pods' port or that port's name
-    #[arg(long, value_name = "[NAMESPACE/]SERVICE:PORT", value_parser = kubernetes, group = "source")]
+    #[arg(long, value_name = "[NAMESPACE/]SERVICE:PORT", value_parser = place::kubernetes, group = "source")]
     pub kubernetes: Option<Kubernetes>,
     /// A version with a share of the calls, name=blue,traffic=90,replica=http://HOST:PORT; several may be given. It can
     /// have a dns, kubernetes, protocol, path, health-path, model, replica-max-concurrent-requests, health-interval and
@@ -123,48 +123,8 @@ pub struct Settings {
     error_format: Option<String>,
 }
 
-/// The address of a replica as it is sent.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub fn replica(text: &str) -> Result<String, String> {
-    let address: ReplicaAddress = text.parse().map_err(problem)?;
-    Ok(format!("http://{address}"))
-}
-
-/// The name that replicas are looked up by.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub fn dns(text: &str) -> Result<String, String> {
-    text.parse::<DnsTarget>().map(|_| text.to_owned()).map_err(problem)
-}
-
-/// The Service whose endpoints are replicas.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub fn kubernetes(text: &str) -> Result<Kubernetes, String> {
-    let KubernetesTarget { namespace, service, port } = text.parse().map_err(problem)?;
-    Ok(Kubernetes {
-        namespace: namespace.map(|namespace| namespace.to_string()),
-        service: service.to_string(),
-        port: match port {
-            config::KubernetesPort::Number(number) => KubernetesPort::Number(number),
-            config::KubernetesPort::Name(name) => KubernetesPort::Name(name.to_string()),
-        },
-    })
-}
-
 fn sticky_by(text: &str) -> Result<String, String> {
-    text.parse::<StickyBy>().map(|_| text.to_owned()).map_err(problem)
-}
-
-fn problem(problem: config::diagnostic::Problem) -> String {
-    problem.to_string()
+    text.parse::<StickyBy>().map(|_| text.to_owned()).map_err(|problem| problem.to_string())
 }
 
 /// What the flags say; what they do not say is absent.

@@ -6,7 +6,8 @@ use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
-use super::{Key, Refusal};
+use super::Key;
+use crate::cli::cert::password::Refusal;
 
 /// The most that a password is stretched. `OpenSSL` does 2,048 rounds and careful people 600,000; more of them is a file
 /// made to keep us busy.

@@ -5,7 +5,8 @@ use p12_keystore::error::Error;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
-use super::{Key, Refusal};
+use super::Key;
+use crate::cli::cert::password::Refusal;
 
 /// Everything in it.
 pub(super) fn open(der: &[u8], password: &str) -> Result<(Vec<CertificateDer<'static>>, Vec<Key>), Refusal> {
