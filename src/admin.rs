@@ -14,7 +14,7 @@ mod keys;
 mod metrics;
 pub mod model;
 mod operations;
-mod pace;
+pub mod pace;
 mod replicas;
 pub mod router;
 mod service;
@@ -162,8 +162,8 @@ pub struct Admin {
     /// How things stand with Kubernetes.
     pub kubernetes: Arc<Standing>,
     /// Who makes a change, one at a time, in the order of their coming.
-    turn: Arc<Mutex<()>>,
-    pace: Pace,
+    pub turn: Arc<Mutex<()>>,
+    pub pace: Pace,
 }
 
 /// Where callers connect; the ports are the real ones.
@@ -171,22 +171,6 @@ pub struct Admin {
 pub struct Callers {
     pub https: SocketAddr,
     pub http: Option<SocketAddr>,
-}
-
-/// What the parts of a front end give to [`Admin`].
-pub struct Parts {
-    pub phase: watch::Sender<Phase>,
-    pub metrics: Arc<Metrics>,
-    pub certificates: SharedTable,
-    pub catalog: Arc<ArcSwap<Catalog>>,
-    pub token: SharedToken,
-    pub transport: SharedTransport,
-    pub reload: reload::Handle,
-    pub cluster: Option<Arc<Cluster>>,
-    pub config: Arc<ArcSwap<Config>>,
-    pub bound: Callers,
-    pub main: PathBuf,
-    pub kubernetes: Arc<Standing>,
 }
 
 /// The bearer token that operators send, swapped when its file changes; `None` if none is asked for.
@@ -230,40 +214,6 @@ impl fmt::Display for Peer {
 }
 
 impl Admin {
-    pub fn new(parts: Parts) -> Self {
-        let Parts {
-            phase,
-            metrics,
-            certificates,
-            catalog,
-            token,
-            transport,
-            reload,
-            cluster,
-            config,
-            bound,
-            main,
-            kubernetes,
-        } = parts;
-        let (turn, pace) = (Arc::default(), Pace::new());
-        Self {
-            phase,
-            metrics,
-            certificates,
-            catalog,
-            token,
-            transport,
-            reload,
-            cluster,
-            config,
-            bound,
-            main,
-            kubernetes,
-            turn,
-            pace,
-        }
-    }
-
     /// Has `edit` make up a change, which is judged whole, written, and served when this is over. It goes on to its end
     /// also if whoever asked for it does not wait. Where a hand was faster, `edit` makes it up again.
     async fn change<T: Send + 'static>(

@@ -27,6 +27,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
 use self::pulse::Pulse;
+use crate::admin::pace::Pace;
 use crate::admin::{self, Admin};
 use crate::cluster::{self, AddressError, Cluster};
 use crate::config::{AdminListen, Config};
@@ -167,7 +168,7 @@ impl FrontEnd {
         front_end.reload = Some(reload.clone());
         let (tended, shared) = (Arc::clone(&catalog), cluster.clone());
         let (followed, draining) = (Arc::clone(&shared_config), phases.clone());
-        let admin = Admin::new(admin::Parts {
+        let admin = Admin {
             phase: front_end.phase.clone(),
             metrics,
             certificates,
@@ -180,7 +181,9 @@ impl FrontEnd {
             bound: admin::Callers { https, http },
             main,
             kubernetes: Arc::clone(&kubernetes),
-        });
+            turn: Arc::default(),
+            pace: Pace::default(),
+        };
         let (pulse, asked) = pulse::pair();
         front_end.pulses.push(pulse);
         front_end.control = Some(start_thread("control".to_owned(), |runtime| {

@@ -11,7 +11,7 @@ const BURST: f64 = 200.0;
 
 /// A bucket of tokens, one of which a change takes.
 #[derive(Debug)]
-pub(super) struct Pace(Mutex<Bucket>);
+pub struct Pace(Mutex<Bucket>);
 
 #[derive(Debug)]
 struct Bucket {
@@ -19,11 +19,13 @@ struct Bucket {
     filled: Instant,
 }
 
-impl Pace {
-    pub(super) fn new() -> Self {
+impl Default for Pace {
+    fn default() -> Self {
         Self(Mutex::new(Bucket { tokens: BURST, filled: Instant::now() }))
     }
+}
 
+impl Pace {
     /// # Errors
     ///
     /// How long it takes until there is a token again.
@@ -50,7 +52,7 @@ mod tests {
 
     #[test]
     fn what_comes_at_once_is_bounded_and_there_is_room_again_in_time() {
-        let pace = Pace::new();
+        let pace = Pace::default();
         let now = Instant::now();
         assert!((0..200).all(|_| pace.take_at(now).is_ok()));
         let wait = pace.take_at(now).expect_err("none is left");
