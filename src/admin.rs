@@ -27,6 +27,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,10 +59,11 @@ use crate::environment::{AdminTransport, Token};
 use crate::listener;
 use crate::reload;
 use crate::scoring::catalog::Catalog;
-use crate::shutdown::Phase;
+use crate::shutdown::{Phase, SharedDrainTimes};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{SharedTable, distinguished_name};
 use answer::Problem;
+use drain::LastAsked;
 use pace::Pace;
 
 /// Connections at a time: a few scrapers, probes and people.
@@ -71,6 +73,9 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long answers may take that are still on their way when the front end has ended.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How often a change is made up while somebody edits the files by hand.
 const ATTEMPTS: u32 = 5;
@@ -164,6 +169,8 @@ pub struct Admin {
     /// Who makes a change, one at a time, in the order of their coming.
     pub turn: Arc<Mutex<()>>,
     pub pace: Pace,
+    pub drain_times: SharedDrainTimes,
+    pub last_asked: LastAsked,
 }
 
 /// Where callers connect; the ports are the real ones.
@@ -253,12 +260,16 @@ impl Admin {
         spawn_blocking(read).await.map_err(|error| Problem::internal("The files could not be read", &error))
     }
 
-    /// Answers until the front end is stopped.
+    /// Answers until the front end has ended, and whoever follows its stop was told.
     pub async fn serve(self, listener: AdminListener) {
         let mut phases = self.phase.subscribe();
-        let transport = Arc::clone(&self.transport);
-        let router = router::router(Arc::new(self));
-        let server = Rc::new(Server { router, transport, room: Semaphore::new(MAX_CONNECTIONS) });
+        let admin = Arc::new(self);
+        let server = Rc::new(Server {
+            router: router::router(Arc::clone(&admin)),
+            transport: Arc::clone(&admin.transport),
+            room: Semaphore::new(MAX_CONNECTIONS),
+            closing: watch::Sender::new(false),
+        });
         let accept = async {
             match listener.socket {
                 ListenerSocket::Tcp(socket) => match TcpListener::from_std(socket) {
@@ -281,10 +292,16 @@ impl Admin {
                 },
             }
         };
+        let ended = async {
+            // The sender is in `admin`.
+            let _ = phases.wait_for(|phase| *phase == Phase::Ended).await;
+            admin.last_asked.quiet().await;
+        };
         tokio::select! {
             () = accept => {}
-            _ = phases.wait_for(|phase| *phase == Phase::Stopped) => {}
+            () = ended => {}
         }
+        server.close().await;
         if let AdminListen::Unix(path) = listener.address {
             let _ = fs::remove_file(path);
         }
@@ -303,9 +320,18 @@ struct Server {
     router: Router,
     transport: SharedTransport,
     room: Semaphore,
+    closing: watch::Sender<bool>,
 }
 
 impl Server {
+    /// Has what was asked answered, and ends every connection.
+    async fn close(&self) {
+        self.closing.send_replace(true);
+        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+        // Who does not take an answer in this time does without.
+        let _ = timeout(LAST_ANSWERS, self.room.acquire_many(all)).await;
+    }
+
     async fn accept_all<S>(self: &Rc<Self>, accept: impl AsyncFn() -> io::Result<(S, Peer)>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -355,7 +381,17 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ_TIMEOUT)
             .serve_connection(TokioIo::new(stream), answer);
+        let mut connection = pin!(connection);
+        let mut closing = self.closing.subscribe();
+        let driven = async {
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                _ = closing.wait_for(|closing| *closing) => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        };
         // How it ends is the other side's business.
-        let _ = timeout(MAX_CONNECTION_AGE, connection).await;
+        let _ = timeout(MAX_CONNECTION_AGE, driven).await;
     }
 }

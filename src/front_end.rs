@@ -27,6 +27,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
 use self::pulse::Pulse;
+use crate::admin::drain::LastAsked;
 use crate::admin::pace::Pace;
 use crate::admin::{self, Admin};
 use crate::cluster::{self, AddressError, Cluster};
@@ -36,7 +37,7 @@ use crate::environment::Environment;
 use crate::listener;
 use crate::reload;
 use crate::scoring::catalog::Catalog;
-use crate::shutdown::Phase;
+use crate::shutdown::{DrainTimes, Phase, SharedDrainTimes};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LineWriter;
 use crate::tls::Terminator;
@@ -89,6 +90,7 @@ pub struct FrontEnd {
     pulses: Vec<Pulse>,
     reload: Option<reload::Handle>,
     config: Arc<ArcSwap<Config>>,
+    drain_times: SharedDrainTimes,
 }
 
 impl FrontEnd {
@@ -124,6 +126,7 @@ impl FrontEnd {
             pulses: Vec::new(),
             reload: None,
             config: Arc::clone(&shared_config),
+            drain_times: Arc::default(),
         };
         let mut http_listeners = sockets.http.into_iter();
         let mut members_listeners = sockets.members.into_iter();
@@ -183,6 +186,8 @@ impl FrontEnd {
             kubernetes: Arc::clone(&kubernetes),
             turn: Arc::default(),
             pace: Pace::default(),
+            drain_times: Arc::clone(&front_end.drain_times),
+            last_asked: LastAsked::default(),
         };
         let (pulse, asked) = pulse::pair();
         front_end.pulses.push(pulse);
@@ -206,10 +211,9 @@ impl FrontEnd {
         &self.bound
     }
 
-    /// `drain_grace` and `drain_timeout` as they are configured now.
-    pub fn drain_times(&self) -> (Duration, Duration) {
-        let frontend = &self.config.load().frontend;
-        (frontend.drain_grace, frontend.drain_timeout)
+    /// How long its stop may take; nothing that is configured later changes it.
+    pub fn drain_times(&self) -> DrainTimes {
+        *self.drain_times.get_or_init(|| DrainTimes::of(&self.config.load()))
     }
 
     /// What follows the files.
@@ -253,9 +257,14 @@ impl FrontEnd {
         if let Some(reload) = self.reload.take() {
             reload.stop();
         }
-        for thread in self.workers.drain(..).chain(self.control.take()) {
-            // A panic has been reported by the thread that had it.
-            let _ = thread.join();
+        // A panic has been reported by the thread that had it.
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+        // What was cut has been counted.
+        Phase::Ended.reach(&self.phase);
+        if let Some(control) = self.control.take() {
+            let _ = control.join();
         }
     }
 }

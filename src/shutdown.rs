@@ -1,8 +1,12 @@
 //! How a running front end stops: signals and the admin API on one side, each worker thread's connections on the other.
 
 use std::cell::Cell;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+
+use crate::config::Config;
 
 /// How far the process is on its way out. Only ever goes up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +19,26 @@ pub enum Phase {
     Closing,
     /// What is still in flight is cut.
     Stopped,
+    /// Nobody is served any more, and how it went can be asked for a moment longer.
+    Ended,
+}
+
+/// How long a stop may take: what was configured when it was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainTimes {
+    /// Connections are still taken.
+    pub grace: Duration,
+    /// Calls are finished after that.
+    pub timeout: Duration,
+}
+
+/// Those of the stop that was asked for; empty as long as none was.
+pub type SharedDrainTimes = Arc<OnceLock<DrainTimes>>;
+
+impl DrainTimes {
+    pub fn of(config: &Config) -> Self {
+        Self { grace: config.frontend.drain_grace, timeout: config.frontend.drain_timeout }
+    }
 }
 
 impl Phase {
@@ -68,6 +92,7 @@ mod tests {
             (Phase::Closing, Phase::Closing, true),
             (Phase::Draining, Phase::Closing, false),
             (Phase::Stopped, Phase::Stopped, true),
+            (Phase::Ended, Phase::Ended, true),
         ] {
             next.reach(&phase);
             assert_eq!(seen.has_changed().ok(), Some(is_told), "{next:?}");

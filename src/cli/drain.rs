@@ -4,13 +4,14 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use serde::Serialize;
 
 use super::admin::{Admin, Ask, Client};
 use super::output::{self, Format};
 use crate::admin::drain::{Drain, DrainPhase};
 
-/// How often it is asked how far it is. What was in flight when it was asked last is what may have been cut.
+/// How often it is asked how far it is; often enough for it to wait with its last word.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often a line is written where nobody watches.
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Has a running front end stop in good order, as SIGTERM does: not ready at once, calls in flight finished, then it ends
 ///
-/// Exit status: 0 when it has ended and answered every call, 1 if calls were cut because they took too long.
+/// Exit status: 0 when it has ended and answered every call, 1 if calls were cut, or it went without saying so.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -44,17 +45,13 @@ pub(super) struct Arguments {
 /// How it went, for programs.
 #[derive(Serialize)]
 struct Outcome {
-    ended: bool,
-    /// Calls that were cut at the end of `drain_timeout`.
+    /// Calls that were cut: at the end of `drain_timeout`, or because somebody was in a hurry.
     requests_cut: u64,
-    /// Whether a new one answers in its place.
-    started_again: bool,
     seconds: f64,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let client = arguments.admin.client()?;
-    let before: Drain = client.get("/v1/drain")?;
     let began = Instant::now();
     let first: Drain = client.accepted(Ask::post("/v1/drain"))?.json()?;
     if arguments.no_wait {
@@ -65,27 +62,18 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut progress = Progress::new(arguments.output);
-    let (last, started_again) = watch(&client, first, |drain| progress.tell(drain))?;
+    let ended = watch(&client, first, |drain| progress.tell(drain));
     progress.end();
-    let limit = Duration::from_millis(last.drain_grace_ms.saturating_add(last.drain_timeout_ms));
-    // What it had when it was asked last was finished in the moment since, if there was time left for it.
-    let is_at_limit = before.phase != DrainPhase::Running || began.elapsed() + INTERVAL >= limit;
-    let is_cut = last.requests_in_flight > 0 && is_at_limit;
-    let outcome = Outcome {
-        ended: true,
-        requests_cut: if is_cut { last.requests_in_flight } else { 0 },
-        started_again,
-        seconds: began.elapsed().as_secs_f64(),
-    };
+    let outcome = Outcome { requests_cut: ended?, seconds: began.elapsed().as_secs_f64() };
     match arguments.output {
         Format::Json => output::json(&outcome)?,
         Format::Text => output::out(&outcome.to_text()),
     }
-    Ok(if is_cut { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if outcome.requests_cut > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Asks how far it is until nobody answers, or one that is not on its way out. `tell` hears of what is new.
-fn watch(client: &Client, first: Drain, mut tell: impl FnMut(&Drain)) -> anyhow::Result<(Drain, bool)> {
+/// Asks how far it is until it has ended, and returns how many calls were cut. `tell` hears of what is new.
+fn watch(client: &Client, first: Drain, mut tell: impl FnMut(&Drain)) -> anyhow::Result<u64> {
     tell(&first);
     let mut last = first;
     let mut answered = Instant::now();
@@ -93,18 +81,27 @@ fn watch(client: &Client, first: Drain, mut tell: impl FnMut(&Drain)) -> anyhow:
         sleep(INTERVAL);
         let now: Drain = match client.ask_within(PATIENCE, Ask::get("/v1/drain")) {
             Ok(answer) => answer.accepted()?.json()?,
-            Err(_) if !client.is_answering() => return Ok((last, false)),
-            // It may have ended between the question and the answer.
+            Err(_) if !client.is_answering() => bail!(gone(&last, "")),
             Err(_) if answered.elapsed() < SILENCE => continue,
             Err(error) => return Err(error),
         };
-        if now.phase == DrainPhase::Running {
-            return Ok((last, true));
+        match now.phase {
+            DrainPhase::Running => bail!(gone(&last, "; another one answers in its place")),
+            DrainPhase::Ended => return Ok(now.requests_cut.unwrap_or_default()),
+            DrainPhase::Draining | DrainPhase::Closing => {}
         }
         answered = Instant::now();
         tell(&now);
         last = now;
     }
+}
+
+/// What to say of one that has gone without a last word.
+fn gone(last: &Drain, besides: &str) -> String {
+    let calls = last.requests_in_flight;
+    format!(
+        "it is gone and has not said how it ended: was it killed? {calls} calls were in flight just before{besides}"
+    )
 }
 
 /// What people see meanwhile: on a terminal one line that changes, else a line now and then.
@@ -129,7 +126,7 @@ impl Progress {
         }
         let line = line(drain);
         if self.is_watched {
-            output::out(&format!("\r{}\x1b[K", line.trim_end()));
+            output::redraw(line.trim_end());
         } else {
             output::out(&line);
         }
@@ -153,6 +150,7 @@ fn line(drain: &Drain) -> String {
         DrainPhase::Closing => {
             format!("no connections are taken; calls may take {:?}", millis(drain.drain_timeout_ms))
         }
+        DrainPhase::Ended => "ended".to_owned(),
     };
     format!("{state}: {calls} in flight, {connections} connections\n")
 }
@@ -160,10 +158,9 @@ fn line(drain: &Drain) -> String {
 impl Outcome {
     fn to_text(&self) -> String {
         let seconds = self.seconds;
-        let again = if self.started_again { "; one that was started since answers in its place" } else { "" };
         match self.requests_cut {
-            0 => format!("ended after {seconds:.1} s{again}\n"),
-            cut => format!("ended after {seconds:.1} s, at drain_timeout: {cut} calls were cut{again}\n"),
+            0 => format!("ended after {seconds:.1} s: every call was answered\n"),
+            cut => format!("ended after {seconds:.1} s: {cut} calls were cut\n"),
         }
     }
 }

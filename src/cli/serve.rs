@@ -22,6 +22,7 @@ use crate::environment::report::Report;
 use crate::environment::{self, Environment, commit};
 use crate::front_end::{AccessOutput, FrontEnd, threads};
 use crate::reload::ReloadError;
+use crate::shutdown::DrainTimes;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LineWriter;
@@ -86,7 +87,7 @@ fn serve(environment: Environment, output: &Output, file: &Path) -> anyhow::Resu
         manager.tell_ready();
         let asked_by = serve_until_stopped(&front_end, &mut signals, &manager).await?;
         manager.tell_stopping();
-        let (grace, limit) = front_end.drain_times();
+        let DrainTimes { grace, timeout: limit } = front_end.drain_times();
         tracing::info!(asked_by, ?grace, ?limit, "stopping: not ready, still taking connections for the grace time");
         let hurry = Hurry { signals, is_told: asked_by != DRAIN };
         Ok(stop(front_end, hurry, grace, limit).await)

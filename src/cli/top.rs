@@ -5,14 +5,11 @@ mod figures;
 mod histogram;
 mod sample;
 
-use std::env;
-use std::io;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rustix::termios::tcgetwinsize;
 
 use self::figures::Figures;
 use self::sample::Look;
@@ -60,7 +57,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let client = arguments.admin.client()?;
-    let is_once = arguments.once || arguments.output == Format::Json || !is_drawn_on();
+    let is_once = arguments.once || arguments.output == Format::Json || !output::is_drawn_on();
     let first = look(&client)?;
     if !is_once {
         watch(&client, first, arguments.interval);
@@ -95,66 +92,29 @@ fn once(client: &Client, mut before: Look, interval: Duration) -> anyhow::Result
 /// Draws until somebody ends it. A front end that is away for a while may come back.
 fn watch(client: &Client, first: Look, interval: Duration) -> ! {
     let mut before = Some(first);
-    draw("the first figures are there after one interval\n");
+    output::draw("the first figures are there after one interval\n");
     loop {
         sleep(interval);
         before = match (look(client), before) {
             (Ok(now), Some(before)) if !now.is_restarted_since(&before) => {
-                draw(&Figures::between(&before, &now).to_text());
+                output::draw(&Figures::between(&before, &now).to_text());
                 Some(now)
             }
             (Ok(now), _) => {
-                draw("it was started again: figures are there after one interval\n");
+                output::draw("it was started again: figures are there after one interval\n");
                 Some(now)
             }
             (Err(error), _) => {
-                draw(&format!("{error:#}\n"));
+                output::draw(&format!("{error:#}\n"));
                 None
             }
         };
     }
 }
 
-/// Whether standard output is a terminal that can be drawn on.
-fn is_drawn_on() -> bool {
-    output::is_watched() && env::var_os("TERM").is_none_or(|term| term != "dumb")
-}
-
-/// Puts `text` in the place of what was drawn before, as much of it as the terminal has room for.
-fn draw(text: &str) {
-    let size = tcgetwinsize(io::stdout()).ok();
-    let (rows, columns) = size.map_or((0, 0), |size| (usize::from(size.ws_row), usize::from(size.ws_col)));
-    output::out(&screen(text, rows, columns));
-}
-
-/// The same as a terminal takes it: from the top, each line to its end, and nothing below (ECMA-48: CUP, EL, ED). Without a
-/// size it is not cut.
-fn screen(text: &str, rows: usize, columns: usize) -> String {
-    let (rows, columns) =
-        (if rows == 0 { usize::MAX } else { rows - 1 }, if columns == 0 { usize::MAX } else { columns });
-    let mut drawn = "\x1b[H".to_owned();
-    let lines: Vec<_> = text.lines().collect();
-    let hidden = lines.len().saturating_sub(rows);
-    let shown = if hidden > 0 { rows.saturating_sub(1) } else { lines.len() };
-    let more = (hidden > 0).then(|| format!("… {} more", lines.len() - shown));
-    for line in lines.into_iter().take(shown).chain(more.as_deref()) {
-        drawn.extend(line.chars().take(columns));
-        drawn.push_str("\x1b[K\n");
-    }
-    drawn.push_str("\x1b[J");
-    drawn
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_more_is_drawn_than_there_is_room_for() {
-        assert_eq!(screen("ab\nc\n", 0, 0), "\x1b[Hab\x1b[K\nc\x1b[K\n\x1b[J");
-        assert_eq!(screen("abc\nd\n", 3, 2), "\x1b[Hab\x1b[K\nd\x1b[K\n\x1b[J");
-        assert_eq!(screen("a\nb\nc\n", 3, 9), "\x1b[Ha\x1b[K\n… 2 more\x1b[K\n\x1b[J");
-    }
 
     #[test]
     fn an_interval_is_not_too_short() {

@@ -123,7 +123,7 @@ async fn serve(worker: &Rc<Worker>, setup: Setup) {
     };
     tokio::select! {
         () = ended => {}
-        () = reached(&mut phases, Phase::Stopped) => {}
+        () = reached(&mut phases, Phase::Stopped) => worker.cutting.set(true),
     }
 }
 

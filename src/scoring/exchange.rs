@@ -122,6 +122,8 @@ pub enum Ending {
     /// The caller went away before the whole answer was handed over: what holds as long as nothing else is known.
     CallerLeft,
     Complete,
+    /// The process ended before that.
+    Cut,
     /// The replica broke off in the middle of its answer.
     ReplicaBroke,
     /// It was silent for too long there.

@@ -28,6 +28,8 @@ pub struct Worker {
     pub gathered: Cell<u64>,
     /// Whether callers are asked to take their next request elsewhere.
     pub draining: Cell<bool>,
+    /// Whether what is under way is cut now.
+    pub cutting: Cell<bool>,
 }
 
 impl Worker {
@@ -40,8 +42,9 @@ impl Worker {
     ) -> Self {
         let local = RefCell::new(Rc::new(shared.load_full()));
         let pool = Rc::default();
-        let (copies, gathered, draining) = (Cell::new(0), Cell::new(0), Cell::new(false));
-        Self { index, shared, local, cluster, pool, copies, metrics, access, gathered, draining }
+        let (copies, gathered) = (Cell::new(0), Cell::new(0));
+        let (draining, cutting) = (Cell::new(false), Cell::new(false));
+        Self { index, shared, local, cluster, pool, copies, metrics, access, gathered, draining, cutting }
     }
 
     /// The snapshot that holds now.

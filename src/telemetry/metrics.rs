@@ -57,6 +57,8 @@ pub struct ThreadMetrics {
     pub ready_wait: Histogram,
     pub connections_accepted: Counter,
     pub connections_closed: Counter,
+    /// Requests whose answer was cut because the process ended.
+    pub requests_cut: Counter,
     /// How often accepting found the thread's share of `max_connections` used up.
     pub connections_at_limit: Counter,
     pub accept_errors: AcceptErrors,

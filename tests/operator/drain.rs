@@ -1,12 +1,15 @@
 //! `scorefront drain`: a front end that is asked to go goes in good order, and whoever asked is told.
 
-use std::process::{Command, Output};
+use std::io::Read;
+use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Environment, FrontEnd, SCOREFRONT, Stub, eventually, free_port, http_get, needs, write_secret};
+use crate::harness::{
+    Environment, FrontEnd, Process, SCOREFRONT, Stub, eventually, free_port, http_get, needs, write_secret,
+};
 
 const CALL: &[&str] = &["-d", "{}"];
 
@@ -65,9 +68,87 @@ fn what_takes_longer_than_the_limit_is_cut_and_told() {
         assert_ne!(call.join().expect("curl").status, 200);
         let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert_eq!((output.status.code(), &told["requests_cut"]), (Some(1), &1.into()));
-        assert_eq!((&told["ended"], &told["started_again"]), (&true.into(), &false.into()));
     });
     assert_eq!(front_end.process.exit_code(), Some(1));
+    assert!(front_end.access.wait_for("\"end\":\"cut\"").contains("iris"), "it is no fault of the caller");
+}
+
+/// What `drain` says of a front end with a call in flight to which `meanwhile` is done, and how the call was answered. It
+/// takes a moment or, if it is slow, longer than anybody waits.
+fn drained(is_slow: bool, meanwhile: impl FnOnce(&FrontEnd)) -> (Option<i32>, String, u64) {
+    let replica = Stub::start();
+    let environment = Environment::new().set("frontend.drain_timeout", "60s");
+    let front_end = environment.service("iris", replica.address).serve();
+    thread::scope(|scope| {
+        let path = if is_slow { "iris/score?delay_ms=20000" } else { "iris/score?delay_ms=1500" };
+        let call = scope.spawn(|| front_end.curl(path, CALL));
+        eventually("a call in flight", || (state(&front_end)["requests_in_flight"] == 1).then_some(()));
+        let watching = scope.spawn(|| said(&drain(&front_end, &[])));
+        eventually("it drains", || (state(&front_end)["phase"] != "running").then_some(()));
+        meanwhile(&front_end);
+        let (code, text) = watching.join().expect("drain");
+        (code, text, call.join().expect("curl").status)
+    })
+}
+
+#[test]
+fn a_call_that_is_cut_before_its_time_is_told_too() {
+    needs!("curl");
+    let (code, text, status) = drained(true, |front_end| {
+        for told in ["stopping already", "second signal"] {
+            front_end.process.signal(Signal::TERM);
+            front_end.events.wait_for(told);
+        }
+    });
+    assert!(code == Some(1) && text.contains("1 calls were cut") && status != 200, "{text}");
+}
+
+#[test]
+fn one_that_is_killed_has_not_answered_every_call() {
+    needs!("curl");
+    let (code, text, status) = drained(true, |front_end| front_end.process.signal(Signal::KILL));
+    assert!(code == Some(1) && text.contains("was it killed? 1 calls were in flight") && status != 200, "{text}");
+}
+
+#[test]
+fn whoever_comes_later_is_told_as_well_and_new_times_are_for_the_next_stop() {
+    needs!("curl");
+    let (code, text, status) = drained(false, |front_end| {
+        let file = front_end.environment.file("scorefront.toml");
+        let changed = std::fs::read_to_string(&file).expect("read").replace("\"60s\"", "\"1ms\"");
+        std::fs::write(&file, changed).expect("written");
+        assert_eq!(http_get(front_end.admin, "/v1/drain").0, 200);
+        let (code, text) = said(&drain(front_end, &[]));
+        assert!(code == Some(0) && text.contains("every call was answered"), "{text}");
+    });
+    assert!(code == Some(0) && text.contains("every call was answered") && status == 200, "{text}");
+}
+
+#[test]
+fn on_a_terminal_it_is_seen_while_it_goes_on() {
+    needs!("curl");
+    needs!("script");
+    let replica = Stub::start();
+    let front_end = Environment::new().service("iris", replica.address).serve();
+    thread::scope(|scope| {
+        let call = scope.spawn(|| front_end.curl("iris/score?delay_ms=1500", CALL));
+        eventually("a call in flight", || (state(&front_end)["requests_in_flight"] == 1).then_some(()));
+        let drain = format!("{SCOREFRONT} drain --admin http://{}", front_end.admin);
+        let mut script = Command::new("script");
+        script.args(["-qefc", &drain, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = Process::start_group(&mut script);
+        let mut pipe = process.pipes().stdout.take().expect("a pipe");
+        let (mut drawn, mut space) = (Vec::new(), [0; 1024]);
+        while !String::from_utf8_lossy(&drawn).contains("1 in flight") {
+            let read = pipe.read(&mut space).expect("read");
+            assert!(read > 0, "it ended: {}", String::from_utf8_lossy(&drawn));
+            drawn.extend_from_slice(&space[..read]);
+        }
+        assert!(!String::from_utf8_lossy(&drawn).contains("ended"), "it was seen only then");
+        assert_eq!(call.join().expect("curl").status, 200);
+        pipe.read_to_end(&mut drawn).expect("read");
+        assert!(String::from_utf8_lossy(&drawn).contains("every call was answered"));
+    });
 }
 
 #[test]

@@ -47,6 +47,10 @@ impl Drop for Exchange {
         if self.is_silent.get() {
             return;
         }
+        if self.worker.cutting.get() && self.ending.get() == Ending::CallerLeft {
+            self.ending.set(Ending::Cut);
+            self.worker.thread_metrics().requests_cut.increment();
+        }
         let total = now - self.started;
         self.count(total);
         if self.worker.access.is_on() {
@@ -96,6 +100,7 @@ impl Exchange {
             end: match self.ending.get() {
                 Ending::Complete => "complete",
                 Ending::CallerLeft => "caller_left",
+                Ending::Cut => "cut",
                 Ending::ReplicaBroke | Ending::ReplicaSilent => "replica_broke",
             },
             request_bytes: self.request_bytes.get(),
