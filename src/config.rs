@@ -217,6 +217,16 @@ pub enum AdminListen {
     Unix(PathBuf),
 }
 
+impl AdminListen {
+    /// As whoever asks there has to write it. What comes through the file system is in the clear in any case.
+    pub fn url(&self, is_tls: bool) -> String {
+        match self {
+            Self::Tcp(address) if is_tls => format!("https://{address}"),
+            Self::Tcp(_) | Self::Unix(_) => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for AdminListen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

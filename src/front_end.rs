@@ -169,8 +169,6 @@ impl FrontEnd {
         let main = environment.main_file().to_owned();
         let reload = reload::start(environment, publish).map_err(StartError::Thread)?;
         front_end.reload = Some(reload.clone());
-        let (tended, shared) = (Arc::clone(&catalog), cluster.clone());
-        let (followed, draining) = (Arc::clone(&shared_config), phases.clone());
         let admin = Admin {
             phase: front_end.phase.clone(),
             metrics,
@@ -189,22 +187,37 @@ impl FrontEnd {
             drain_times: Arc::clone(&front_end.drain_times),
             last_asked: LastAsked::default(),
         };
+        front_end.start_control(admin, sockets.admin, published, catalog_changed)?;
+        Ok(front_end)
+    }
+
+    /// Starts the thread of everything that is not on a request's way: the admin listener, health checks, discovery, and
+    /// sharing with other front ends.
+    fn start_control(
+        &mut self,
+        admin: Admin,
+        listener: admin::AdminListener,
+        published: Arc<Published>,
+        catalog_changed: Arc<Notify>,
+    ) -> Result<(), StartError> {
         let (pulse, asked) = pulse::pair();
-        front_end.pulses.push(pulse);
-        front_end.control = Some(start_thread("control".to_owned(), |runtime| {
+        self.pulses.push(pulse);
+        self.control = Some(start_thread("control".to_owned(), |runtime| {
             runtime.spawn_local(asked.answer());
+            let (catalog, kubernetes) = (Arc::clone(&admin.catalog), Arc::clone(&admin.kubernetes));
             let labelled = Box::new(move |all: Vec<_>| published.follow_labelled(all));
             let sources = Rc::new(Sources::new(Arc::clone(&kubernetes)));
             let told = tend::Told { standing: kubernetes, labelled };
-            runtime.spawn_local(tend::tend(Arc::clone(&tended), catalog_changed, Rc::clone(&sources), told));
-            if let Some(cluster) = shared {
-                runtime.spawn_local(share::share(cluster, tended, followed, sources, draining));
+            runtime.spawn_local(tend::tend(Arc::clone(&catalog), catalog_changed, Rc::clone(&sources), told));
+            if let Some(cluster) = admin.cluster.clone() {
+                let (config, phases) = (Arc::clone(&admin.config), admin.phase.subscribe());
+                runtime.spawn_local(share::share(cluster, catalog, config, sources, phases));
             }
-            runtime.block_on(admin.serve(sockets.admin));
+            runtime.block_on(admin.serve(listener));
             // A name that is being looked up is not waited for.
             runtime.shutdown_background();
         })?);
-        Ok(front_end)
+        Ok(())
     }
 
     pub fn bound(&self) -> &Bound {

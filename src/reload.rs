@@ -283,7 +283,7 @@ impl<P: FnMut(&Environment)> Reloader<P> {
 
     fn look_and_publish(&mut self, scope: &Scope) -> Report {
         let mut remarks = Diagnostics::default();
-        let report = self.environment.look(scope, &mut remarks);
+        let mut report = self.environment.look(scope, &mut remarks);
         // First: whoever meets the new certificate finds it told.
         if report.is_any_taken() || !report.is_all_taken() || self.has_recovered() {
             self.note_standing();
@@ -295,6 +295,8 @@ impl<P: FnMut(&Environment)> Reloader<P> {
         log_taken(&report);
         log_remarks(&remarks);
         self.log_troubles();
+        let waiting = &self.standing.load().waits_for_restart;
+        report.waits_for_restart = waiting.iter().map(ToString::to_string).collect();
         report
     }
 

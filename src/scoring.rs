@@ -51,7 +51,7 @@ use self::worker::Worker;
 use crate::upstream::AnswerBody;
 
 pub use id::RequestId;
-pub use observe::Observe;
+pub use observe::{Observe, refuse_unreadable};
 
 /// How long the small body of a request that is refused may take to come. It is sent with the head as a rule.
 const REFUSED_BODY: Duration = Duration::from_millis(100);

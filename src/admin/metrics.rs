@@ -185,6 +185,8 @@ impl Snapshot {
         single(encoder, "log_lines_dropped", "Log lines that could not be written in time", dropped)?;
         let threads = u64::try_from(self.metrics.threads.len()).unwrap_or(u64::MAX);
         gauge(encoder, "worker_threads", "Worker threads")?.encode_gauge(&as_gauge(threads))?;
+        let started = self.metrics.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        gauge(encoder, "start_time_seconds", "When the process was started")?.encode_gauge(&started.as_secs_f64())?;
         let mut family = gauge(encoder, "build_info", "The version that runs; always 1")?;
         family.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?.encode_gauge(&1i64)
     }

@@ -40,7 +40,7 @@ pub struct Service {
     /// Why it is not `Succeeded`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Detail>,
-    /// Replicas that take calls.
+    /// Replicas that take calls, and did not fail when they were asked last.
     pub ready_replicas: usize,
     pub total_replicas: usize,
     #[serde(flatten)]

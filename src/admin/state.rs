@@ -60,7 +60,7 @@ pub(super) fn of(admin: &Admin, service: &config::Service) -> Found {
         created_at: rfc3339(created),
         updated_at: rfc3339(updated),
         error: lacking.map(|(deployment, views)| reason(deployment, views)),
-        ready: all().filter(|view| view.out.is_none()).count(),
+        ready: all().filter(|view| view.out.is_none() && !view.is_failing()).count(),
         total: all().count(),
     }
 }
@@ -92,8 +92,7 @@ fn unseen<'a>(catalog: &'a Catalog, name: &str) -> impl Iterator<Item = &'a Depl
 /// its health than it is asked at.
 fn answers(view: &View) -> bool {
     let has_scored = view.replica.pace().mean().is_some();
-    let is_failing = view.trouble.as_ref().is_some_and(|trouble| !matches!(trouble, Failure::Unhealthy(_)));
-    view.out.is_none() && (view.healthy || (has_scored && !is_failing))
+    view.out.is_none() && (view.healthy || (has_scored && !view.is_failing()))
 }
 
 /// Whether nothing is known of it yet.

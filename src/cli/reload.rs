@@ -61,5 +61,8 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
     for other in &report.others {
         line(&other.files.join(", "), other.result, &other.errors)?;
     }
+    if !report.waits_for_restart.is_empty() {
+        writeln!(said, "holds after a restart only: {}", report.waits_for_restart.join(", "))?;
+    }
     Ok(said)
 }

@@ -78,7 +78,7 @@ fn serve(environment: Environment, output: &Output, file: &Path) -> anyhow::Resu
             config = %file.display(),
             https = %bound.https,
             http = bound.http.map(tracing::field::display),
-            admin = %bound.admin,
+            admin = bound.admin.url(config.admin.tls.is_some()),
             threads = metrics.threads.len(),
             services = config.services.len(),
             cnames = config.cnames.len(),

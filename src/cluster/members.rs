@@ -255,11 +255,13 @@ impl Members {
         Some(Roster { members: members.collect(), heard: heard.collect() })
     }
 
-    /// Whether it is known who the others are: all that are named were asked, or there was time enough to.
+    /// Whether it is known who the others are: all that are named were asked, or there was time enough to. Whoever names the
+    /// others and not this one has not heard of it yet, and may not have heard of others that are as new.
     pub fn is_ready(&self, now: Instant) -> bool {
+        let is_named = || self.named.as_ref().is_some_and(|named| named.contains(&self.own));
         self.applied.view != 0
             || now.saturating_duration_since(self.began) >= ALONE_AFTER
-            || (self.named.is_some() && self.others.values().all(|other| other.was_asked))
+            || (is_named() && self.others.values().all(|other| other.was_asked))
     }
 
     /// Notes how far this one has shared out.

@@ -221,6 +221,19 @@ fn one_that_nobody_answers_goes_on_alone_after_a_while() {
 }
 
 #[test]
+fn who_is_not_named_yet_does_not_take_itself_for_the_only_one() {
+    let now = Instant::now();
+    let mut new = Members::new(address(0), now);
+    // What names them is late: with this one, others may be missing.
+    new.set_named(BTreeSet::new());
+    assert!(!new.is_ready(now));
+    new.set_named(BTreeSet::from([address(0)]));
+    assert!(new.is_ready(now), "it is the only one");
+    new.set_named(BTreeSet::new());
+    assert!(new.is_ready(now + ALONE_AFTER), "it will not be named, it seems");
+}
+
+#[test]
 fn two_that_have_met_stay_together_though_nobody_names_them_any_more() {
     let mut now = Instant::now();
     let [mut here, mut there] = [0, 1].map(|n| Members::new(address(n), now));

@@ -31,9 +31,8 @@ use super::drive::{Connection, drive};
 use super::{Common, LAST_WORDS};
 use crate::scoring::body::ResponseBody;
 use crate::scoring::error::Refusal;
-use crate::scoring::exchange::record;
 use crate::scoring::incoming::Incoming;
-use crate::scoring::{self, Observe, RequestId, Score};
+use crate::scoring::{self, Observe, Score};
 
 pub use self::answer::Date;
 use self::answer::{Answer, Asked};
@@ -51,7 +50,7 @@ where
     let mut http1 = Http1::new(stream, activity, common);
     let overdue = drive(activity, common, &mut http1).await;
     if overdue == Some(Overdue::Head) && matches!(http1.stage, Stage::Between) {
-        http1.refuse(&Refusal::request_timeout("The request head did not arrive in time."));
+        http1.refuse(Refusal::request_timeout("The request head did not arrive in time."));
         // Should it be lost, the caller has waited for too long to miss it.
         let _ = timeout(LAST_WORDS, poll_fn(|cx| http1.poll(cx))).await;
     }
@@ -108,12 +107,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + 'static> Http1<'a, S> {
     }
 
     /// Says what is wrong with a request that could not be read, and that this is the end.
-    fn refuse(&mut self, refusal: &Refusal) {
-        let worker = &self.common.worker;
-        let id = RequestId::random();
-        record::note_unreadable(worker, &self.activity.caller(), refusal, &id, self.activity.end_head());
-        let text = refusal.to_http1(worker.catalog().error_format, id.as_str());
-        self.wire.borrow_mut().out.put(text.into());
+    fn refuse(&mut self, refusal: Refusal) {
+        let took = self.activity.end_head();
+        let answer = scoring::refuse_unreadable(&self.common.worker, &self.activity.caller(), refusal, took);
+        let (head, body) = answer.into_parts();
+        let asked = Asked { is_head: false, is_http11: true, keeps_alive: false };
+        let (head, length) = (Response::from_parts(head, ()), Some(body.len() as u64));
+        let out = &mut self.wire.borrow_mut().out;
+        let mut answer = Answer::begin(asked, &head, length, &self.common.date, out);
+        answer.put(body, out);
         self.stage = Stage::Closing { lingers: true };
     }
 
@@ -134,7 +136,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + 'static> Http1<'a, S> {
             Ok(Some(head)) => self.begin(head),
             // What is left of other requests is not to be taken.
             Ok(None) => self.stage = Stage::Closing { lingers: self.wire.borrow().has_read() },
-            Err(violation) => self.refuse(&violation.to_refusal()),
+            Err(violation) => self.refuse(violation.to_refusal()),
         }
         Poll::Ready(Step::Next)
     }

@@ -21,6 +21,8 @@ pub struct Report {
     pub certificates: Vec<CertificateReport>,
     /// Client authorities, ticket keys, the admin token.
     pub others: Vec<FileReport>,
+    /// Settings whose new value holds after a restart only.
+    pub waits_for_restart: Vec<String>,
 }
 
 impl Report {
@@ -40,6 +42,8 @@ impl Report {
             config: ConfigReport { result: config.into(), errors: errors(files) },
             certificates: pairs.map(|(pair, outcome)| CertificateReport::new(pair, *outcome)).collect(),
             others: others.map(|(material, outcome)| FileReport::new(material.files(), *outcome)).collect(),
+            // Which those are is known to whoever started with others.
+            waits_for_restart: Vec::new(),
         }
     }
 

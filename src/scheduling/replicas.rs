@@ -103,6 +103,16 @@ pub struct View {
     pub trouble: Option<Failure>,
 }
 
+impl View {
+    /// Whether it is in use although it fails, because too few others are left. One whose health resource alone answers an
+    /// error may have another one than it is asked for: as long as it has scored, it does not fail.
+    pub fn is_failing(&self) -> bool {
+        let fails =
+            |trouble: &Failure| !matches!(trouble, Failure::Unhealthy(_)) || self.replica.pace().mean().is_none();
+        self.out.is_none() && self.trouble.as_ref().is_some_and(fails)
+    }
+}
+
 impl Replicas {
     /// No replicas yet. Who waits for them counts in `queue`. Where this process is one of several that give replicas
     /// requests, `sharing` is told when there is something to share out ([`Replicas::shared`]).

@@ -264,22 +264,6 @@ impl Refusal {
         response
     }
 
-    /// A whole HTTP/1.1 message that also ends the connection: for callers whose request could not even be read.
-    pub fn to_http1(&self, format: ErrorFormat, request_id: &str) -> Vec<u8> {
-        let status = self.status();
-        let (content_type, body) = self.to_body(format, request_id);
-        let mut message = format!(
-            "HTTP/1.1 {} {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nx-ms-request-id: {request_id}\r\n\
-             connection: close\r\n\r\n",
-            status.as_str(),
-            status.canonical_reason().unwrap_or_default(),
-            body.len(),
-        )
-        .into_bytes();
-        message.extend_from_slice(&body);
-        message
-    }
-
     fn to_body(&self, format: ErrorFormat, request_id: &str) -> (&'static str, Bytes) {
         #[derive(Serialize)]
         struct Document<'a> {

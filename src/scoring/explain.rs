@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, request};
 
 use super::caller::Caller;
 use super::catalog::{Catalog, Mirror, ServiceRef};
 use super::error::{Code, Refusal};
 use super::exchange::Exchange;
-use super::headers::AZUREML_MODEL_DEPLOYMENT;
+use super::headers::{self, AZUREML_MODEL_DEPLOYMENT};
 use super::judge::route::{Resource, Route};
 use super::judge::{judge, target};
 use super::mirror;
@@ -137,7 +137,7 @@ pub fn explain(config: &Config, question: Question) -> Found {
     };
     match judged {
         Ok(judged) => found.deployments = candidates(&found, &exchange, &head.uri, judged.target),
-        Err(refusal) => found.refusal = Some((station(&exchange, &head.uri, refusal.code), refusal)),
+        Err(refusal) => found.refusal = Some((station(&exchange, &head, refusal.code), refusal)),
     }
     found
 }
@@ -182,7 +182,7 @@ fn candidates(found: &Found, exchange: &Exchange, uri: &Uri, decided: String) ->
 }
 
 /// Which of the path's questions had this answer: nearly every code has one question.
-fn station(exchange: &Exchange, uri: &Uri, code: Code) -> Station {
+fn station(exchange: &Exchange, head: &request::Parts, code: Code) -> Station {
     match code {
         Code::HttpsRequired => Station::Transport,
         Code::Misdirected => Station::Host,
@@ -197,7 +197,8 @@ fn station(exchange: &Exchange, uri: &Uri, code: Code) -> Station {
         Code::BadRequest if exchange.host.get().is_none() => Station::Host,
         Code::BadRequest if exchange.service().is_some() && exchange.deployment().is_some() => Station::Target,
         Code::BadRequest if exchange.service().is_some() => Station::Time,
-        Code::BadRequest if Route::parse(uri.path()).is_err_and(|refusal| refusal.code == code) => Station::Path,
+        Code::BadRequest if headers::check(&head.headers).is_err() => Station::Fields,
+        Code::BadRequest if Route::parse(head.uri.path()).is_err_and(|refusal| refusal.code == code) => Station::Path,
         // The others are not said before a replica is asked.
         Code::BadRequest | Code::HeadersTooLarge | Code::NotAMember | Code::ReplicaClosed => Station::Fields,
     }

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
@@ -17,9 +18,10 @@ use tower::Service;
 use super::body::ResponseBody;
 use super::caller::Caller;
 use super::error::Refusal;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, record};
 use super::handover;
 use super::headers::{self, SERVER_TIMING, X_MS_CLIENT_REQUEST_ID, X_MS_REQUEST_ID};
+use super::id::RequestId;
 use super::incoming::Incoming;
 use super::worker::Worker;
 use crate::config::ErrorFormat;
@@ -140,6 +142,17 @@ fn finish(
         }
     }
     response.map(|body| body.counted_by(exchange))
+}
+
+/// The answer to a request that could not be read, `took` so long after its first byte. It is written down here, for there is
+/// no [`Exchange`] of it.
+pub fn refuse_unreadable(worker: &Worker, caller: &Caller, refusal: Refusal, took: Duration) -> Response<Bytes> {
+    let id = RequestId::random();
+    let code = refusal.code;
+    let mut response = refusal.into_response(worker.catalog().error_format, id.as_str());
+    response.headers_mut().insert(X_MS_REQUEST_ID, id.to_value());
+    record::note_unreadable(worker, caller, (code, &response), &id, took);
+    response
 }
 
 /// An answer of our own.

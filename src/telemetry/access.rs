@@ -181,7 +181,7 @@ impl<'a> Line<'a> {
             Some(status) => write!(out, "{status}")?,
             None => write!(out, "-")?,
         }
-        for word in [self.code, self.deployment, self.replica].into_iter().flatten() {
+        for word in [self.code, self.service, self.deployment, self.replica].into_iter().flatten() {
             write!(out, " {word}")?;
         }
         for (word, member) in [("handed_to", self.handed_to), ("handed_by", self.handed_by)] {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use super::busy::Busy;
 use super::cell::{Counter, Histogram};
@@ -17,6 +18,8 @@ pub struct Metrics {
     deployments: Mutex<BTreeMap<(String, String), Arc<DeploymentMetrics>>>,
     /// Lines of the access log, and log events, that the writers could not take.
     pub dropped_lines: Arc<AtomicU64>,
+    /// When counting began.
+    pub started: SystemTime,
 }
 
 impl Metrics {
@@ -27,6 +30,7 @@ impl Metrics {
             unrouted: Arc::new(DeploymentMetrics::new(threads)),
             deployments: Mutex::default(),
             dropped_lines,
+            started: SystemTime::now(),
         }
     }
 

@@ -26,6 +26,7 @@ async fn assert_refused(front: &Front, bytes: &str, status: u16, message: &str) 
     assert_eq!(reply.refusal(), (status, code.to_owned()), "{bytes:?}");
     reply.assert_refusal(status, code, message);
     assert_eq!(reply.field("connection"), Some("close"), "{bytes:?}");
+    assert!(reply.field("date").is_some(), "{bytes:?}");
     wire.closed().await;
 }
 

@@ -45,6 +45,7 @@ async fn a_busy_replica_and_who_waits_for_it_are_seen() {
         (format!("replica_permits{{{one}}}"), 1),
         (format!("replica_ready{{{one}}}"), 1),
         (format!("replicas{{{IRIS},state=\"ready\"}}"), 1),
+        (format!("replicas{{{IRIS},state=\"failing\"}}"), 0),
         (format!("replicas{{{IRIS},state=\"out\"}}"), 0),
         (format!("overloaded_total{{{IRIS},reason=\"queue_full\"}}"), 1),
         (format!("refusals_total{{{IRIS},code=\"Overloaded\"}}"), 1),
@@ -86,6 +87,24 @@ async fn a_call_that_waited_in_vain_is_told_from_one_that_found_the_queue_full()
     assert_eq!(front.http1().await.call(post(SCORE, "x")).await.refusal(), (503, "Overloaded".to_owned()));
     front.until_metric(&format!("overloaded_total{{{IRIS},reason=\"waited\"}}"), 1).await;
     assert_eq!(lines_of(&front, "overloaded_total").await.len(), 1, "no other reason");
+}
+
+#[tokio::test]
+async fn the_last_replica_stays_in_use_and_is_not_ready_as_long_as_it_fails() {
+    let refusing = Replica::refusing();
+    let front = Environment::iris(&[&refusing]).start();
+    let mut caller = front.http1().await;
+    assert_eq!(caller.call(post(SCORE, "x")).await.refusal(), (503, "NoReadyReplicas".to_owned()));
+    for (metric, value) in [
+        (format!("replicas{{{IRIS},state=\"ready\"}}"), 0),
+        (format!("replicas{{{IRIS},state=\"failing\"}}"), 1),
+        (format!("replicas{{{IRIS},state=\"out\"}}"), 0),
+        (format!("replica_ready{{{IRIS},replica=\"{}\"}}", refusing.address), 1),
+    ] {
+        front.until_metric(&metric, value).await;
+    }
+    let service = front.admin("GET /v1/services/iris HTTP/1.1").await.json();
+    assert_eq!((&service["readyReplicas"], &service["totalReplicas"]), (&0.into(), &1.into()), "{service}");
 }
 
 #[tokio::test]

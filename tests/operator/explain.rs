@@ -187,9 +187,13 @@ fn what_is_refused_is_refused_as_it_says() {
         (iris, &["-X", "POST", "-H", "Host: a,b"]),
         (iris, &["-X", "POST", "-H", &format!("Host: {OTHER_CNAME}")]),
         (iris, &["-X", "POST", "-H", "x_request_id: 1"]),
+        ("/api/v1/service/churn/score/../a", &["-X", "POST", "-H", "x_request_id: 1"]),
+        ("?a", &[]),
     ] {
         assert_refused_as_said(&front_end, path, arguments);
     }
+    let two = [&*format!("https://{CNAME}/api/v1/service/churn/score/../a"), "-H", "x_request_id: 1"];
+    assert_eq!(json(&front_end.environment, &two)["refusal"]["at"], "fields", "what is looked at first");
     // The same in the clear.
     let url = format!("http://{CNAME}{iris}");
     let told = json(&front_end.environment, &[&url]);
@@ -227,6 +231,54 @@ fn names_without_a_certificate_are_told_as_tls_tells_them() {
 }
 
 #[test]
+fn certificates_that_no_caller_verifies_are_told() {
+    let replica = Stub::start();
+    let environment = environment(&replica).set("tls.default_cname", CNAME);
+    let explained = |host: &str| {
+        let url = format!("https://{host}/api/v1/service/churn/score");
+        let (code, text) = said(&explain(&environment, &[&url, "-H", &format!("Host: {CNAME}")]));
+        assert_eq!(code, Some(0), "{text}");
+        text
+    };
+    assert!(explained("127.0.0.1").contains("callers that verify it leave here: it is not for 127.0.0.1"));
+    let day = rcgen::date_time_ymd;
+    for (from, to, wanted) in [(2020, 2021, "EXPIRED 2021-01-01"), (2090, 2099, "NOT VALID before 2090-01-01")] {
+        environment.write_pair(CNAME, |params| {
+            (params.not_before, params.not_after) = (day(from, 1, 1), day(to, 1, 1));
+        });
+        let text = explained(CNAME);
+        assert!(text.contains(wanted) && text.contains("callers that verify it leave here"), "{text}");
+    }
+}
+
+#[test]
+fn a_service_may_be_called_like_a_part_of_the_path() {
+    let address = Stub::start().address;
+    let environment = Environment::new().service("score", address).service("scorecard", address);
+    for (path, method) in
+        [("score/", "GET"), ("score/swagger.json", "GET"), ("scorecard/score", "POST"), ("score/score/a", "POST")]
+    {
+        let told = json(&environment, &[&format!("https://{CNAME}/api/v1/service/{path}")]);
+        assert_eq!((&told["method"], &told["reached"]), (&method.into(), &true.into()), "{path}: {told}");
+    }
+}
+
+#[test]
+fn in_the_clear_nobody_can_show_a_certificate() {
+    let replica = Stub::start();
+    let environment = environment(&replica).set("tls.status", "Disabled");
+    let ca = environment.file("certs").join(CNAME).join("cert.pem");
+    let guarded = environment.table(&format!(
+        "[[cname]]\nname = \"guarded.example\"\ncert_pem = {0:?}\nkey_pem = {1:?}\nclient_ca_pem = {0:?}",
+        ca,
+        ca.with_file_name("key.pem")
+    ));
+    let url = "http://guarded.example/api/v1/service/churn/score";
+    let (code, text) = said(&explain(&guarded, &[url]));
+    assert!(code == Some(1) && text.contains("client_ca_pem") && text.contains("403"), "{text}");
+}
+
+#[test]
 fn replicas_are_looked_up_where_a_front_end_looks() {
     let (server, replica) = (NameServer::start(), Stub::start());
     let environment = Environment::new()
@@ -254,6 +306,7 @@ fn ports_and_listeners_are_part_of_the_way() {
     let path = "/api/v1/service/churn/score";
     for (url, code, wanted) in [
         (format!("https://{CNAME}:8443{path}"), 0, "port 8443: [frontend] https = \"127.0.0.1:8443\""),
+        (format!("https://[::1]:8443{path}"), 1, "has to lead from ::1 to there"),
         (format!("https://{CNAME}{path}"), 0, "something before the front end has to lead"),
         (format!("https://{CNAME}:8080{path}"), 1, "speaks plain HTTP"),
         (format!("http://{CNAME}:8443{path}"), 1, "speaks TLS"),

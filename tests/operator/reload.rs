@@ -79,6 +79,18 @@ fn reload_says_what_was_taken_and_what_was_not() {
 }
 
 #[test]
+fn settings_that_wait_for_a_restart_are_named() {
+    let front_end = serving(asked());
+    let toml = front_end.environment.file("scorefront.toml");
+    let text = fs::read_to_string(&toml).expect("read");
+    fs::write(&toml, format!("frontend.threads = 3\n{text}")).expect("write");
+    let text = said(&reload(&front_end, &[]));
+    assert!(text.contains("holds after a restart only: frontend.threads\n"), "{text}");
+    let json: Value = serde_json::from_slice(&reload(&front_end, &["-o", "json"]).stdout).expect("JSON");
+    assert_eq!(json["waits_for_restart"], serde_json::json!(["frontend.threads"]));
+}
+
+#[test]
 fn programs_get_json() {
     let front_end = serving(asked());
     let row = |output: &Output| -> Value {

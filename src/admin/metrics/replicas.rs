@@ -57,10 +57,12 @@ fn each_replica(rows: &[Row<'_>], encoder: &mut DescriptorEncoder<'_>) -> fmt::R
 }
 
 fn each_deployment(rows: &[Row<'_>], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let mut family = gauge(encoder, "replicas", "Replicas there are, by whether they are given requests")?;
+    let help = "Replicas there are: ready, in use although they fail (failing), or out of use";
+    let mut family = gauge(encoder, "replicas", help)?;
     for Row { labels: [service, deployment], views, .. } in rows {
         let out = views.iter().filter(|view| view.out.is_some()).count();
-        for (state, n) in [("ready", views.len() - out), ("out", out)] {
+        let failing = views.iter().filter(|view| view.is_failing()).count();
+        for (state, n) in [("ready", views.len() - out - failing), ("failing", failing), ("out", out)] {
             family.encode_family(&[*service, *deployment, ("state", state)])?.encode_gauge(&number(n))?;
         }
     }

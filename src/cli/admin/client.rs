@@ -158,8 +158,8 @@ impl Client {
     }
 
     /// Where it is asked, as messages have it.
-    pub fn address(&self) -> &AdminListen {
-        &self.address
+    pub fn address(&self) -> String {
+        self.address.url(self.tls.is_some())
     }
 
     /// The address of the machine that it is asked on, where that is another one than this may be.
@@ -192,7 +192,10 @@ impl Client {
         });
         let answer = answer.flatten().map_err(|error| self.unreachable(&error))?;
         if answer.status == StatusCode::UNAUTHORIZED {
-            bail!("{} asks for a token; --token-file names the file that holds it", self.address);
+            match self.token {
+                Some(_) => bail!("{} asks for another token than the one that was given", self.address()),
+                None => bail!("{} asks for a token; --token-file names the file that holds it", self.address()),
+            }
         }
         Ok(answer)
     }
@@ -233,11 +236,11 @@ impl Client {
     fn unreachable(&self, error: &anyhow::Error) -> anyhow::Error {
         // It comes as an error of the connection, or of HTTP on it, after the handshake.
         if format!("{error:#}").contains("CertificateRequired") {
-            return anyhow!("{} asks for a certificate; --admin-cert and --admin-key name its files", self.address);
+            return anyhow!("{} asks for a certificate; --admin-cert and --admin-key name its files", self.address());
         }
         match &self.how_to_start {
-            Some(command) => anyhow!("{}: {error:#}; no front end answers there: {command} starts it", self.address),
-            None => anyhow!("{}: {error:#}; is a front end running there? --admin says where else", self.address),
+            Some(command) => anyhow!("{}: {error:#}; no front end answers there: {command} starts it", self.address()),
+            None => anyhow!("{}: {error:#}; is a front end running there? --admin says where else", self.address()),
         }
     }
 

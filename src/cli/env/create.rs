@@ -61,10 +61,10 @@ pub(super) struct Arguments {
     /// The directory to make; by default its name, here
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Where https is listened on; by default port 8443 of every address
+    /// Where https is listened on; by default port 8443, with -c of every address, else of this machine alone
     #[arg(long, value_name = "ADDRESS:PORT")]
     https: Option<SocketAddr>,
-    /// Where http is listened on; by default port 8080 of every address
+    /// Where http is listened on; by default port 8080, with -c of every address, else of this machine alone
     #[arg(long, value_name = "ADDRESS:PORT")]
     http: Option<SocketAddr>,
     /// Where it is managed: ADDRESS:PORT or unix:PATH; by default port 8900 of this machine alone

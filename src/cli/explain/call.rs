@@ -3,18 +3,21 @@
 use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, HOST};
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::{InvalidUri, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use rustls::pki_types::ServerName;
 
 use super::Arguments;
 use crate::cli::WrongUsage;
+use crate::scoring::judge::route::{Resource, Route};
 
 /// See the module.
 pub(super) struct Call {
     /// As it was given, without what callers keep to themselves: fragments.
     pub url: String,
     pub is_tls: bool,
+    /// Of the URL: a name, or an address without brackets.
+    pub host: String,
     pub port: u16,
     /// What the caller's library names in the handshake; addresses are not named (RFC 6066 section 3).
     pub server_name: Option<String>,
@@ -35,7 +38,7 @@ impl Call {
         let uri = parse(&arguments.url).map_err(|why| WrongUsage::new(format!("the URL: {why}")))?;
         let is_tls = uri.scheme() == Some(&Scheme::HTTPS);
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let target: Uri = uri.path_and_query().map_or("/", PathAndQuery::as_str).parse()?;
+        let target = target(&uri)?;
         let mut headers = arguments.fields()?;
         if !headers.contains_key(HOST) {
             let authority = uri.authority().map_or("", |authority| authority.as_str());
@@ -44,12 +47,12 @@ impl Call {
         if let Some(key) = arguments.key()? {
             headers.append(AUTHORIZATION, key);
         }
-        let score = target.path().split("/score").nth(1);
-        let is_score = score.is_some_and(|below| below.is_empty() || below.starts_with('/'));
+        let is_score = Route::parse(target.path()).is_ok_and(|route| matches!(route.resource, Resource::Score(_)));
         let method = if is_score { Method::POST } else { Method::GET };
         Ok(Self {
             url: arguments.url.split('#').next().unwrap_or_default().to_owned(),
             is_tls,
+            host: host.to_ascii_lowercase(),
             port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
             server_name: match ServerName::try_from(host)? {
                 ServerName::DnsName(name) => Some(name.as_ref().to_ascii_lowercase()),
@@ -62,6 +65,12 @@ impl Call {
             from: arguments.from,
         })
     }
+}
+
+/// What a caller asks for with this URL: never without a path (RFC 9112 section 3.2.1).
+fn target(uri: &Uri) -> Result<Uri, InvalidUri> {
+    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    if target.starts_with('/') { target.parse() } else { format!("/{target}").parse() }
 }
 
 /// An absolute http or https URL with a host that can be called.
@@ -103,6 +112,8 @@ mod tests {
         fn any_text_is_a_url_or_is_not(text in "(https?://)?[a-z:@/?#\\[\\]%. -]{0,20}|\\PC{0,20}") {
             if let Ok(uri) = parse(&text) {
                 prop_assert!(uri.host().is_some_and(|host| !host.is_empty()), "{text}");
+                let target = target(&uri).map(|target| target.path().starts_with('/'));
+                prop_assert!(target.is_ok_and(|has_path| has_path), "{text}");
             }
         }
     }

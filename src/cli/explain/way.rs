@@ -2,6 +2,7 @@
 //! request: whether anything is listened on where the URL leads.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -115,9 +116,13 @@ impl<'a> Way<'a> {
             return Err(self.cut("listener", says, message));
         };
         let listens = format!("[frontend] {key} = \"{address}\"");
+        let is_elsewhere = |called: &IpAddr| !address.ip().is_unspecified() && *called != address.ip();
+        let called = self.call.host.parse().ok().filter(is_elsewhere);
         let says = if is_on(address) || public == Some(port) {
             let by = if is_on(address) { String::new() } else { format!(", which public_{key}_port says leads to") };
-            vec![format!("port {port}{by}: {listens}")]
+            let leads =
+                called.map(|called| format!("something before the front end has to lead from {called} to there"));
+            std::iter::once(format!("port {port}{by}: {listens}")).chain(leads).collect()
         } else if other.is_some_and(is_on) {
             let is_not = if self.call.is_tls { "speaks plain HTTP" } else { "speaks TLS" };
             let message = format!("port {port} {is_not}: the connection fails; {listens}");
@@ -161,8 +166,8 @@ impl<'a> Way<'a> {
                 "the caller has to show a certificate (client_ca_pem); this goes on as with a good one".to_owned(),
             );
         }
-        if let Some(name) = name.as_deref().filter(|name| !identity.covers(name)) {
-            says.push(format!("callers that verify it leave here: it is not for {name}"));
+        if !identity.covers(&self.call.host) {
+            says.push(format!("callers that verify it leave here: it is not for {}", self.call.host));
         }
         self.report.certificate = Some(report::Certificate {
             cname: cname.to_owned(),
@@ -207,9 +212,13 @@ impl<'a> Way<'a> {
         let one = |certificate: &Arc<crate::tls::Certificate>| {
             let kind = if certificate.is_rsa() { "RSA" } else { "ECDSA" };
             let end = time(certificate.not_after());
-            let until = match certificate.not_after() < now {
-                true => format!("EXPIRED {end}: callers that verify it leave here"),
-                false => format!("until {end}"),
+            let until = if certificate.not_after() < now {
+                format!("EXPIRED {end}: callers that verify it leave here")
+            } else if certificate.not_before() > now {
+                let begin = time(certificate.not_before());
+                format!("NOT VALID before {begin}: callers that verify it leave here; until {end}")
+            } else {
+                format!("until {end}")
             };
             let names: Vec<_> = certificate.names().iter().map(ToString::to_string).collect();
             format!("{kind} certificate for {}, {until}; {versions}", names.join(", "))
@@ -232,6 +241,9 @@ impl<'a> Way<'a> {
             return Ok(());
         }
         let says = match (self.config.tls.status, self.config.frontend.http_when_tls) {
+            (TlsStatus::Disabled, _) if found.refusal.as_ref().is_some_and(|(at, _)| *at == Station::Transport) => {
+                "TLS is Disabled, but callers of this name have to show a certificate (client_ca_pem)"
+            }
             (TlsStatus::Disabled, _) => "TLS is Disabled: calls are taken over plain HTTP",
             (TlsStatus::Enabled, HttpWhenTls::Refuse) => "TLS is Enabled, and http_when_tls = \"refuse\"",
             (TlsStatus::Enabled, HttpWhenTls::Redirect) => "TLS is Enabled, and http_when_tls = \"redirect\"",

@@ -44,6 +44,8 @@ pub(super) struct ServiceFigures {
     pub model_ms: Times,
     pub utilization: Option<f64>,
     pub replicas_ready: u64,
+    /// In use although they fail, because too few others are left.
+    pub replicas_failing: u64,
     pub replicas_out: u64,
 }
 
@@ -78,7 +80,8 @@ impl Figures {
             let by_name = || one.name.cmp(&other.name);
             other.requests_per_second.total_cmp(&one.requests_per_second).then_with(by_name)
         });
-        let sum = |figure: fn(&ServiceFigures) -> f64| services.iter().map(figure).sum();
+        // The sum of nothing is -0.0.
+        let sum = |figure: fn(&ServiceFigures) -> f64| services.iter().map(figure).fold(0.0, |sum, one| sum + one);
         let workers = now.workers.iter().map(|(number, worker)| {
             let had = before.workers.get(number).map_or(0.0, |before| before.busy_seconds);
             WorkerFigures {
@@ -141,6 +144,7 @@ impl ServiceFigures {
             model_ms: Times::of(&now.model.since(&before.model)),
             utilization: now.utilization.map(thousandths),
             replicas_ready: whole(now.ready),
+            replicas_failing: whole(now.failing),
             replicas_out: whole(now.out),
         }
     }
@@ -154,7 +158,7 @@ impl ServiceFigures {
             self.queue_length.to_string(),
             self.utilization.map_or("-".to_owned(), |ratio| format!("{:.0} %", ratio * 100.0)),
             self.replicas_ready.to_string(),
-            self.replicas_out.to_string(),
+            (self.replicas_failing + self.replicas_out).to_string(),
             self.total_ms.to_string(),
             self.queue_wait_ms.to_string(),
             self.model_ms.to_string(),
@@ -189,10 +193,11 @@ mod tests {
     use super::*;
 
     /// The metrics of a front end that answered so many calls, each within 10 ms.
-    fn metrics(calls: u32, errors: u32, busy: f64) -> String {
+    fn metrics(started: f64, calls: u32, errors: u32, busy: f64) -> String {
         let labels = "service=\"iris\",deployment=\"blue\"";
         format!(
             "scorefront_build_info{{version=\"1.2.3\"}} 1\n\
+             scorefront_start_time_seconds {started}\n\
              scorefront_connections_accepted_total {calls}\n\
              scorefront_connections_open 2\n\
              scorefront_worker_busy_seconds_total{{worker=\"0\"}} {busy}\n\
@@ -203,6 +208,7 @@ mod tests {
              scorefront_utilization_ratio{{{labels}}} 0.5\n\
              scorefront_utilization_ratio{{service=\"iris\",deployment=\"green\"}} 1.5\n\
              scorefront_replicas{{{labels},state=\"ready\"}} 2\n\
+             scorefront_replicas{{{labels},state=\"failing\"}} 1\n\
              scorefront_replicas{{{labels},state=\"out\"}} 1\n\
              scorefront_request_duration_seconds_bucket{{le=\"0.005\",{labels}}} 0\n\
              scorefront_request_duration_seconds_bucket{{le=\"0.01\",{labels}}} {calls}\n\
@@ -212,7 +218,7 @@ mod tests {
 
     fn looks(one: (u32, u32, f64), other: (u32, u32, f64)) -> (Look, Look) {
         let begin = Instant::now();
-        let look = |(calls, errors, busy), at| Look::read(&metrics(calls, errors, busy), at).expect("metrics");
+        let look = |(calls, errors, busy), at| Look::read(&metrics(1e9, calls, errors, busy), at).expect("metrics");
         (look(one, begin), look(other, begin + Duration::from_secs(2)))
     }
 
@@ -233,15 +239,22 @@ mod tests {
             "20.0 calls/s, 2.0 errors/s, 1 in flight; 2 connections, 20.0 new/s; times are p50/p99 of 2.0 s\n\
              threads  0: 75 % busy, 2 connections\n\n\
              SERVICE  CALLS/S  ERR/S  FLIGHT  QUEUE  UTIL   READY  OUT  TOTAL MS   WAIT MS  MODEL MS\n\
-             iris     20.0     2.0    1       4      150 %  2      1    7.50/9.95  -        -\n"
+             iris     20.0     2.0    1       4      150 %  2      2    7.50/9.95  -        -\n"
         );
     }
 
     #[test]
-    fn counters_that_go_back_are_another_process() {
-        for later in [(10, 1, 6.0), (200, 1, 0.1)] {
-            let (before, now) = looks((100, 1, 5.0), later);
-            assert!(now.is_restarted_since(&before), "{later:?}");
+    fn where_there_is_no_service_nothing_is_counted() {
+        let look = || Look::read("scorefront_start_time_seconds 1\n", Instant::now()).expect("metrics");
+        let text = Figures::between(&look(), &look()).to_text();
+        assert!(text.starts_with("0.0 calls/s, 0.0 errors/s"), "{text}");
+    }
+
+    #[test]
+    fn another_start_is_another_process_whatever_it_has_counted() {
+        let look = |started, calls| Look::read(&metrics(started, calls, 1, 5.0), Instant::now()).expect("metrics");
+        for calls in [10, 200] {
+            assert!(look(1e9 + 0.25, calls).is_restarted_since(&look(1e9, 100)), "{calls}");
         }
         assert!(Look::read("# EOF\n", Instant::now()).is_none());
         assert!(Look::read("other_total 1\n", Instant::now()).is_none());

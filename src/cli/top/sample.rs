@@ -11,6 +11,8 @@ use super::histogram::Histogram;
 pub struct Look {
     pub at: Instant,
     pub version: String,
+    /// When the process was started, in seconds since 1970.
+    pub started: f64,
     pub accepted: f64,
     pub connections: f64,
     /// By number; those of the process now.
@@ -35,6 +37,8 @@ pub struct Service {
     /// Of the deployment that has most to do; absent without a bound or without replicas.
     pub utilization: Option<f64>,
     pub ready: f64,
+    /// In use although they fail.
+    pub failing: f64,
     pub out: f64,
     pub total: Histogram,
     pub queue_wait: Histogram,
@@ -44,9 +48,9 @@ pub struct Service {
 impl Look {
     /// Reads the metrics; absent if they are none of a front end.
     pub fn read(text: &str, at: Instant) -> Option<Self> {
-        let (version, accepted, connections) = (String::new(), 0.0, 0.0);
+        let (version, started, accepted, connections) = (String::new(), 0.0, 0.0, 0.0);
         let (workers, services) = (BTreeMap::new(), BTreeMap::new());
-        let mut look = Self { at, version, accepted, connections, workers, services };
+        let mut look = Self { at, version, started, accepted, connections, workers, services };
         let mut is_ours = false;
         for sample in samples(text) {
             let Some(name) = sample.name.strip_prefix("scorefront_") else { continue };
@@ -59,6 +63,7 @@ impl Look {
     fn take(&mut self, name: &str, sample: &Sample<'_>) {
         match name {
             "build_info" => sample.label("version").clone_into(&mut self.version),
+            "start_time_seconds" => self.started = sample.value,
             "connections_accepted_total" => self.accepted = sample.value,
             "connections_open" => self.connections = sample.value,
             "worker_busy_seconds_total" => self.worker(sample, |worker| worker.busy_seconds = sample.value),
@@ -72,6 +77,7 @@ impl Look {
             }
             "replicas" => match sample.label("state") {
                 "ready" => self.service(sample).ready += sample.value,
+                "failing" => self.service(sample).failing += sample.value,
                 "out" => self.service(sample).out += sample.value,
                 _ => {}
             },
@@ -92,12 +98,9 @@ impl Look {
         }
     }
 
-    /// Whether this is another process than that of `before`: what only ever grows has become less.
+    /// Whether this is another process than that of `before`.
     pub fn is_restarted_since(&self, before: &Self) -> bool {
-        let is_less = |(number, worker): (&usize, &Worker)| {
-            self.workers.get(number).is_none_or(|now| now.busy_seconds < worker.busy_seconds)
-        };
-        self.accepted < before.accepted || before.workers.iter().any(is_less)
+        self.started.total_cmp(&before.started).is_ne()
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use http::{StatusCode, Version};
+use bytes::Bytes;
+use http::{Response, StatusCode, Version};
 use rustls::ProtocolVersion;
 use tokio::time::Instant;
 
 use super::{Ending, Exchange};
 use crate::scoring::caller::Caller;
-use crate::scoring::error::{Code, Refusal};
+use crate::scoring::error::Code;
 use crate::scoring::id::RequestId;
 use crate::scoring::worker::Worker;
 use crate::telemetry::access;
@@ -19,15 +20,25 @@ const MAX_LOGGED_PATH: usize = 1024;
 
 /// Writes down a request that could not be read, so that there was nothing to begin an [`Exchange`] with. That is known so
 /// long after its first byte as it `took`.
-pub fn note_unreadable(worker: &Worker, caller: &Caller, refusal: &Refusal, id: &RequestId, took: Duration) {
+pub fn note_unreadable(
+    worker: &Worker,
+    caller: &Caller,
+    (code, response): (Code, &Response<Bytes>),
+    id: &RequestId,
+    took: Duration,
+) {
+    let length = response.body().len() as u64;
     let metrics = worker.part(&worker.metrics.unrouted);
     metrics.started.increment();
-    metrics.finish(Some(refusal.status()), Some(refusal.code), took);
+    metrics.response_bytes.add(length);
+    metrics.finish(Some(response.status()), Some(code), took);
     if worker.access.is_on() {
         let mut line = access::Line::new(id.as_str(), &caller.peer);
         line.tls = caller.tls.as_ref().map(|tls| tls_version(tls.version));
-        line.status = Some(refusal.status().as_u16());
-        line.code = Some(refusal.code.as_str());
+        line.status = Some(response.status().as_u16());
+        line.code = Some(code.as_str());
+        line.response_bytes = length;
+        line.total = took;
         worker.access.write(&line);
     }
 }
