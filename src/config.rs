@@ -23,6 +23,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use ipnet::IpNet;
+
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
 pub use discovered::{Discovered, Labelled};
 pub use include::Sources;
@@ -107,6 +109,9 @@ pub struct Frontend {
     pub drain_grace: Duration,
     /// How long requests in flight may go on after that.
     pub drain_timeout: Duration,
+    /// Balancers that say before each connection whose it is, by the PROXY protocol. It has to be said by them, and is
+    /// believed of nobody else.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// The address callers reach this cluster by, which its CNAMEs have to lead to.
     pub public_ip_address: Option<IpAddr>,
     /// The ports callers reach it by, where something before it has others than it listens on.

@@ -3,6 +3,8 @@
 //!
 //! What is done with a connection is the business of whoever calls [`accept`].
 
+pub mod proxy_protocol;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The way of a scoring request, top to bottom: [`observe`] opens its [`Exchange`], [`judge`](mod@judge) settles what its head
+//! The way of a scoring request, top to bottom: `observe` opens its [`Exchange`], [`judge`](mod@judge) settles what its head
 //! alone settles (host, route, key, limits, deployment), `dispatch` finds a permit or a place in the queue, asks a replica, and
 //! hands back its answer.
 //!

@@ -118,6 +118,16 @@ impl Snapshot {
         let handshakes = self.metrics.threads.iter().map(|thread| &thread.handshake_duration);
         observe(&mut family, &[("listener", "https")], handshakes)?;
 
+        let help = "Headers of the PROXY protocol, by what became of them";
+        let mut family = counter(encoder, "proxy_protocol_headers", help)?;
+        for (result, n) in [
+            ("taken", sum(|thread| &thread.proxy_headers.taken)),
+            ("refused", sum(|thread| &thread.proxy_headers.refused)),
+            ("timeout", sum(|thread| &thread.proxy_headers.timeout)),
+            ("closed", sum(|thread| &thread.proxy_headers.closed)),
+        ] {
+            count(&mut family, &[("result", result)], n)?;
+        }
         let mut family =
             counter(encoder, "caller_timeouts", "Connections or streams ended because the caller kept us waiting")?;
         for (kind, n) in [

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 pub use self::kubernetes::{RawDiscovered, RawKubernetes, RawKubernetesTarget};
@@ -61,6 +62,7 @@ pub struct RawFrontend {
     pub threads: Field<usize>,
     pub drain_grace: Field<Duration>,
     pub drain_timeout: Field<Duration>,
+    pub proxy_protocol_from: Field<Vec<Located<IpNet>>>,
     pub public_ip_address: Field<IpAddr>,
     pub public_https_port: Field<u16>,
     pub public_http_port: Field<u16>,
@@ -165,6 +167,7 @@ fn read_main(table: &mut Table<'_, '_>) -> (RawFile, Vec<Located<String>>) {
         threads: table.optional("threads", |value| value::integer(value, "an integer such as 4", 0..=1024)),
         drain_grace: table.optional("drain_grace", value::duration),
         drain_timeout: table.optional("drain_timeout", value::duration),
+        proxy_protocol_from: table.list("proxy_protocol_from", value::NETWORKS, value::network),
         public_ip_address: table.optional("public_ip_address", value::ip_address),
         public_https_port: table.optional("public_https_port", read_port),
         public_http_port: table.optional("public_http_port", read_port),

@@ -73,6 +73,13 @@ fn resolve_frontend(raw: RawFrontend) -> Frontend {
         threads: raw.threads.value().unwrap_or(defaults::THREADS),
         drain_grace: raw.drain_grace.value().unwrap_or(defaults::DRAIN_GRACE),
         drain_timeout: raw.drain_timeout.value().unwrap_or(defaults::DRAIN_TIMEOUT),
+        proxy_protocol_from: raw
+            .proxy_protocol_from
+            .value()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|located| located.value)
+            .collect(),
         public_ip_address: raw.public_ip_address.value(),
         public_https_port: raw.public_https_port.value(),
         public_http_port: raw.public_http_port.value(),

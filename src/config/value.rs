@@ -16,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::AdminListen;
@@ -206,6 +207,21 @@ pub fn ip_address(value: &DeValue<'_>) -> Result<IpAddr, Problem> {
     const EXPECTED: &str = "an IP address such as \"203.0.113.7\"";
     let text = text(value, EXPECTED)?;
     text.parse().map_err(|_| unexpected(EXPECTED, value))
+}
+
+pub const NETWORKS: &str = "addresses and networks such as \"10.0.0.0/8\" or \"192.0.2.7\"";
+
+/// A network (RFC 4632 section 3.1), or one address.
+pub fn network(value: &DeValue<'_>) -> Result<IpNet, Problem> {
+    const EXPECTED: &str = "an address or a network such as \"192.0.2.7\" or \"10.0.0.0/8\"";
+    let text = text(value, EXPECTED)?;
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network: IpNet = network.map_err(|_| unexpected(EXPECTED, value))?;
+    if network.addr() == network.network() {
+        return Ok(network);
+    }
+    let problem = Problem::new(format!("{} is an address within the network {}", quoted(text), network.trunc()));
+    Err(problem.remedy(format!("write {}, or the address alone", quoted(&network.trunc().to_string()))))
 }
 
 /// A time in UTC, written as TOML has times or as a text.

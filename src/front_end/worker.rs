@@ -24,14 +24,15 @@ use super::spread::{Arrival, Doors, Open, Part, Transport};
 use super::{AccessOutput, delay};
 use crate::cluster::Cluster;
 use crate::connection::{self, Common, Date, Ticks};
-use crate::listener;
+use crate::listener::proxy_protocol::HeaderError;
+use crate::listener::{self, proxy_protocol};
 use crate::scoring::caller::Caller;
 use crate::scoring::catalog::Catalog;
 use crate::scoring::worker::Worker;
 use crate::shutdown::{Drain, Phase};
 use crate::telemetry::access::{AccessLog, FLUSH_INTERVAL};
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{Buffers, Handshake, HandshakeError, Protocol, Socket, Stream, Terminator};
+use crate::tls::{Buffers, Handshake, HandshakeError, Protocol, Socket, Terminator};
 
 /// How often a thread without room looks whether `max_connections` was raised, or another thread's connection ended.
 const LIMIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -187,9 +188,6 @@ async fn take_all(thread: Rc<Thread>, mut arrivals: Receiver<Arrival>) {
     }
 }
 
-/// What became of a handshake.
-type Shaken = Result<(Stream, Handshake), HandshakeError>;
-
 /// A connection that counts.
 struct Counted {
     thread: Rc<Thread>,
@@ -250,8 +248,17 @@ impl Thread {
         }
     }
 
-    async fn serve(&self, tcp: TcpStream, peer: SocketAddr, transport: Transport) {
-        let limits = self.common.worker.catalog().limits.clone();
+    async fn serve(&self, mut tcp: TcpStream, mut peer: SocketAddr, transport: Transport) {
+        let catalog = self.common.worker.catalog();
+        let limits = catalog.limits.clone();
+        if !matches!(transport, Transport::Member) && catalog.is_balancer(peer.ip()) {
+            // In a box, so that nothing of it stays with the connection.
+            let header = Box::pin(self.in_time(limits.tls_handshake_timeout, proxy_protocol::read(&mut tcp))).await;
+            self.count_header(header.as_ref());
+            let Ok(Ok(from)) = header else { return };
+            peer = from.unwrap_or(peer);
+        }
+        drop(catalog);
         match transport {
             Transport::Plain => {
                 let caller = Rc::new(Caller::plain(peer));
@@ -265,7 +272,8 @@ impl Thread {
                 let began = Instant::now();
                 let socket = Socket::new(tcp, Rc::clone(&self.buffers));
                 // In a box, so that nothing of it stays with the connection.
-                let handshake = Box::pin(self.shake_hands(socket, limits.tls_handshake_timeout)).await;
+                let handshake = self.in_time(limits.tls_handshake_timeout, self.terminator.accept(socket));
+                let handshake = Box::pin(handshake).await;
                 self.count(
                     handshake.as_ref().map(|handshake| handshake.as_ref().map(|(_, handshake)| handshake)),
                     began,
@@ -278,13 +286,29 @@ impl Thread {
         }
     }
 
-    async fn shake_hands(&self, socket: Socket, limit: Duration) -> Result<Shaken, Elapsed> {
-        let mut handshake = pin!(timeout(limit, self.terminator.accept(socket)));
+    /// A step before the first request, which may take until `limit`, and a little once the process closes.
+    async fn in_time<T>(&self, limit: Duration, step: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let mut step = pin!(timeout(limit, step));
         tokio::select! {
             biased;
-            handshake = handshake.as_mut() => handshake,
-            () = self.common.drain.closed() => timeout(LAST_HANDSHAKE, handshake).await.flatten(),
+            done = step.as_mut() => done,
+            () = self.common.drain.closed() => timeout(LAST_HANDSHAKE, step).await.flatten(),
         }
+    }
+
+    fn count_header<T>(&self, header: Result<&Result<T, HeaderError>, &Elapsed>) {
+        let counts = &self.common.worker.thread_metrics().proxy_headers;
+        let count = match header {
+            Ok(Ok(_)) => &counts.taken,
+            // A balancer that only looks whether somebody listens.
+            Ok(Err(HeaderError::Io(_))) => &counts.closed,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a connection of a balancer is refused");
+                &counts.refused
+            }
+            Err(_) => &counts.timeout,
+        };
+        count.increment();
     }
 
     fn count<T>(&self, handshake: Result<Result<&Handshake, &HandshakeError>, T>, began: Instant) {

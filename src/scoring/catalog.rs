@@ -4,12 +4,14 @@ pub mod limits;
 pub mod split;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use self::limits::ServiceLimits;
@@ -32,6 +34,7 @@ pub struct Catalog {
     pub cname: Option<Box<str>>,
     pub error_format: ErrorFormat,
     pub limits: Limits,
+    balancers: Box<[IpNet]>,
     /// What replicas are looked up by.
     pub dns: Dns,
     /// Where replicas are said by Kubernetes.
@@ -130,6 +133,7 @@ impl Catalog {
             cname: cname(config),
             error_format: config.error_format,
             limits: config.limits.clone(),
+            balancers: config.frontend.proxy_protocol_from.clone().into(),
             dns: config.dns.clone(),
             kubernetes: config.kubernetes.clone(),
             guards: guards(config),
@@ -188,6 +192,7 @@ impl Catalog {
             cname: None,
             error_format: ErrorFormat::Json,
             limits: Limits::default(),
+            balancers: Box::default(),
             dns: Dns::default(),
             kubernetes: Kubernetes::default(),
             guards: NameTable::default(),
@@ -195,6 +200,12 @@ impl Catalog {
             by_name: HashMap::new(),
             departed: Known::new(),
         }
+    }
+
+    /// Whether a connection from there begins with whose it is.
+    pub fn is_balancer(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.balancers.iter().any(|network| network.contains(&address))
     }
 
     pub fn services(&self) -> &[Service] {

@@ -66,6 +66,7 @@ pub struct ThreadMetrics {
     /// How often accepting found the thread's share of `max_connections` used up.
     pub connections_at_limit: Counter,
     pub accept_errors: AcceptErrors,
+    pub proxy_headers: ProxyHeaders,
     pub handshakes: Handshakes,
     pub handshake_duration: Histogram,
     pub timeouts: Timeouts,
@@ -81,6 +82,17 @@ pub struct AcceptErrors {
     /// ECONNABORTED and its like: the caller had gone.
     pub aborted: Counter,
     pub other: Counter,
+}
+
+/// Headers of the PROXY protocol, by what became of them.
+#[derive(Debug, Default)]
+pub struct ProxyHeaders {
+    pub taken: Counter,
+    /// Missing, or malformed.
+    pub refused: Counter,
+    pub timeout: Counter,
+    /// The connection ended before there was a whole one.
+    pub closed: Counter,
 }
 
 /// TLS handshakes by version and outcome.

@@ -26,6 +26,7 @@ mod management;
 mod members;
 mod mirror;
 mod plain_http;
+mod proxy_protocol;
 mod reload;
 mod replicas;
 mod rest;

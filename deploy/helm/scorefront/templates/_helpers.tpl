@@ -65,6 +65,9 @@ public_https_port = {{ .Values.service.httpsPort | int }}
 {{- if .Values.http.enabled }}
 public_http_port = {{ .Values.service.httpPort | int }}
 {{- end }}
+{{- with .Values.service.proxyProtocolFrom }}
+proxy_protocol_from = {{ toJson . }}
+{{- end }}
 drain_grace = "{{ .Values.drain.graceSeconds | int }}s"
 drain_timeout = "{{ .Values.drain.timeoutSeconds | int }}s"
 
