@@ -43,11 +43,19 @@ enum Command {
     /// Scores a small real model over HTTPS on this machine, with nothing to set up
     Demo(demo::Arguments),
     /// Runs the front end
+    ///
+    /// SIGTERM and SIGINT stop it in good order: not ready at once, connections taken for `drain_grace`, calls finished within
+    /// `drain_timeout`; a second one stops it at once. SIGHUP has it read every file. Exit status: 0 after a stop in which nothing
+    /// was cut, 1 if it could not start, had to cut something or was told twice, 2 for wrong usage.
     Serve(serve::Arguments),
     /// Opens and checks everything the configuration names, and says all that is wrong
+    ///
+    /// Exit status: 0 if there is no error (with --strict: no warning either), 1 if there is, 2 for wrong usage.
     Check(check::Arguments),
     Explain(explain::Arguments),
     /// Has a running front end read its files now, and says what it took
+    ///
+    /// Exit status: 0 if everything that the files hold is served, 1 if something was not taken, 2 for wrong usage.
     Reload(reload::Arguments),
     Drain(drain::Arguments),
     Top(top::Arguments),
