@@ -22,6 +22,7 @@ mod services;
 mod settings;
 mod state;
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -268,6 +269,7 @@ impl Admin {
             router: router::router(Arc::clone(&admin)),
             transport: Arc::clone(&admin.transport),
             room: Semaphore::new(MAX_CONNECTIONS),
+            asked: Semaphore::new(MAX_CONNECTIONS),
             closing: watch::Sender::new(false),
         });
         let accept = async {
@@ -295,7 +297,7 @@ impl Admin {
         let ended = async {
             // The sender is in `admin`.
             let _ = phases.wait_for(|phase| *phase == Phase::Ended).await;
-            admin.last_asked.quiet().await;
+            admin.last_asked.told().await;
         };
         tokio::select! {
             () = accept => {}
@@ -319,17 +321,20 @@ fn write<T>(main: &Path, edit: &impl Fn(&mut Draft) -> Result<T, Problem>) -> Re
 struct Server {
     router: Router,
     transport: SharedTransport,
+    /// For connections.
     room: Semaphore,
+    /// For those of them that something was asked over: there is as much.
+    asked: Semaphore,
     closing: watch::Sender<bool>,
 }
 
 impl Server {
-    /// Has what was asked answered, and ends every connection.
+    /// Ends every connection, those that something was asked over once the answer is out.
     async fn close(&self) {
         self.closing.send_replace(true);
         let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
         // Who does not take an answer in this time does without.
-        let _ = timeout(LAST_ANSWERS, self.room.acquire_many(all)).await;
+        let _ = timeout(LAST_ANSWERS, self.asked.acquire_many(all)).await;
     }
 
     async fn accept_all<S>(self: &Rc<Self>, accept: impl AsyncFn() -> io::Result<(S, Peer)>)
@@ -373,7 +378,9 @@ impl Server {
     }
 
     async fn answer_all<S: AsyncRead + AsyncWrite + Unpin + 'static>(&self, stream: S, peer: Peer) {
+        let asked = OnceCell::new();
         let answer = service_fn(|mut request: Request<Incoming>| {
+            asked.get_or_init(|| self.asked.try_acquire().ok());
             request.extensions_mut().insert(peer.clone());
             self.router.clone().oneshot(request.map(Body::new))
         });

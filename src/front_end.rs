@@ -91,6 +91,7 @@ pub struct FrontEnd {
     reload: Option<reload::Handle>,
     config: Arc<ArcSwap<Config>>,
     drain_times: SharedDrainTimes,
+    metrics: Arc<Metrics>,
 }
 
 impl FrontEnd {
@@ -127,6 +128,7 @@ impl FrontEnd {
             reload: None,
             config: Arc::clone(&shared_config),
             drain_times: Arc::default(),
+            metrics: Arc::clone(&metrics),
         };
         let mut http_listeners = sockets.http.into_iter();
         let mut members_listeners = sockets.members.into_iter();
@@ -255,13 +257,13 @@ impl FrontEnd {
         let _ = self.phase.subscribe().wait_for(|phase| *phase >= Phase::Draining).await;
     }
 
-    /// Takes no more connections, finishes what is in flight within `limit`, and cuts the rest. True if nothing had to
-    /// be cut.
-    pub async fn stop(mut self, limit: Duration) -> bool {
+    /// Takes no more connections, finishes what is in flight within `limit`, and cuts the rest: so many requests.
+    pub async fn stop(mut self, limit: Duration) -> u64 {
         Phase::Closing.reach(&self.phase);
-        let finished = timeout(limit, self.workers_alive.recv()).await.is_ok();
+        // What is left of connections without a request is nothing to anybody.
+        let _ = timeout(limit, self.workers_alive.recv()).await;
         self.join();
-        finished
+        self.metrics.requests_cut()
     }
 
     /// Ends every thread at once.

@@ -126,7 +126,8 @@ fn every_key_has_its_effect() {
     assert_eq!(config.tls.default_cname.as_ref().map(CnamePattern::as_str), Some("scoring.example.com"));
     assert!(config.tls.ticket_keys.is_some());
     assert_eq!(config.frontend.public_ip_address, Some("2001:db8::7".parse().unwrap()));
-    let networks = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"].map(|network| network.parse().unwrap());
+    let networks =
+        ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32", "192.0.3.0/24"].map(|network| network.parse().unwrap());
     assert_eq!(config.frontend.proxy_protocol_from, networks);
     assert!(!config.reload.watch);
     assert_eq!(config.reload.poll_interval, Duration::from_secs(60));

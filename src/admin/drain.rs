@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use utoipa::ToSchema;
 
 use super::Admin;
@@ -46,10 +46,7 @@ pub enum DrainPhase {
     Ended,
 }
 
-/// Whoever asked so recently asks again.
-const ASKS_AGAIN: Duration = Duration::from_millis(300);
-
-/// How long the process waits at most for those who ask.
+/// Whoever asked so recently asks again, from however far away; and how long the process waits for that at most.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// When somebody last asked how far it is: who follows a stop is to learn how it ended.
@@ -61,19 +58,12 @@ impl LastAsked {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    fn get(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns when nobody asks any more, in any case soon.
-    pub(super) async fn quiet(&self) {
-        let quiet = async {
-            while let Some(left) = self.get().and_then(|asked| ASKS_AGAIN.checked_sub(asked.elapsed())) {
-                sleep(left).await;
-            }
-        };
-        // Who goes on asking has been told.
-        let _ = timeout(LAST_WORDS, quiet).await;
+    /// Returns when whoever followed the stop has had time to ask again; at once if nobody did.
+    pub(super) async fn told(&self) {
+        let asked = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.is_some_and(|asked| asked.elapsed() < LAST_WORDS) {
+            sleep(LAST_WORDS).await;
+        }
     }
 }
 
@@ -115,13 +105,12 @@ fn state(admin: &Admin) -> Drain {
         Phase::Closing | Phase::Stopped => DrainPhase::Closing,
         Phase::Ended => DrainPhase::Ended,
     };
-    let cut = || metrics.threads.iter().map(|thread| thread.requests_cut.get()).sum();
     Drain {
         phase,
         requests_in_flight: routed + metrics.unrouted.in_flight(),
         connections_open: open.sum(),
         drain_grace_ms: millis(times.grace),
         drain_timeout_ms: millis(times.timeout),
-        requests_cut: (phase == DrainPhase::Ended).then(cut),
+        requests_cut: (phase == DrainPhase::Ended).then(|| metrics.requests_cut()),
     }
 }

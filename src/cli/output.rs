@@ -43,7 +43,7 @@ fn plain(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len());
-    for char in text.chars() {
+    for char in text.replace("\r\n", "\n").chars() {
         if is_command(char) {
             shown.extend(char.escape_default());
         } else {
@@ -146,6 +146,7 @@ mod tests {
     #[test]
     fn nobody_commands_the_terminal_through_what_is_shown() {
         assert_eq!(plain("a table\twith\na line, ümlaut and …"), "a table\twith\na line, ümlaut and …");
+        assert_eq!(plain("lines\r\nof HTTP\r\n"), "lines\nof HTTP\n");
         assert_eq!(plain("\x1b[2J\x07\r\u{9b}31m\u{202e}x"), "\\u{1b}[2J\\u{7}\\r\\u{9b}31m\\u{202e}x");
     }
 

@@ -144,12 +144,12 @@ async fn stop(front_end: FrontEnd, mut hurry: Hurry, grace: Duration, limit: Dur
     }
     tracing::info!("taking no more connections; finishing what is in flight");
     tokio::select! {
-        finished = front_end.stop(limit) => {
-            if finished {
+        cut = front_end.stop(limit) => {
+            if cut == 0 {
                 tracing::info!("stopped; nothing was cut");
                 ExitCode::SUCCESS
             } else {
-                tracing::warn!(?limit, "stopped at drain_timeout; what was still in flight was cut");
+                tracing::warn!(?limit, requests = cut, "stopped at drain_timeout; what was still in flight was cut");
                 ExitCode::FAILURE
             }
         }

@@ -217,11 +217,24 @@ pub fn network(value: &DeValue<'_>) -> Result<IpNet, Problem> {
     let text = text(value, EXPECTED)?;
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let network: IpNet = network.map_err(|_| unexpected(EXPECTED, value))?;
+    let network = canonical(network);
     if network.addr() == network.network() {
         return Ok(network);
     }
     let problem = Problem::new(format!("{} is an address within the network {}", quoted(text), network.trunc()));
     Err(problem.remedy(format!("write {}, or the address alone", quoted(&network.trunc().to_string()))))
+}
+
+/// An IPv4 network that is written as IPv6 has it (RFC 4291 section 2.5.5.2), as which nobody connects.
+fn canonical(network: IpNet) -> IpNet {
+    let mapped = match network.addr().to_canonical() {
+        IpAddr::V4(address) => network.prefix_len().checked_sub(96).map(|length| (address, length)),
+        IpAddr::V6(_) => None,
+    };
+    match (network, mapped) {
+        (IpNet::V6(_), Some((address, length))) => IpNet::new(address.into(), length).unwrap_or(network),
+        _ => network,
+    }
 }
 
 /// A time in UTC, written as TOML has times or as a text.

@@ -168,8 +168,18 @@ impl Condition {
                 out.looks += 1;
                 Some(now + spread(pause))
             }
-            None => interval.map(|interval| now + spread(interval)),
+            // One that fails is not known to be well again by itself.
+            None => interval.or(self.trouble.as_ref().map(|_| LAST_LOOK)).map(|pause| now + spread(pause)),
         };
+    }
+
+    /// Notes a failure that it is in use for all the same, and has it looked at also if it is not looked at else.
+    pub fn note_trouble(&mut self, failure: Failure, now: Instant, interval: Option<Duration>) {
+        // A look under way sets the next itself.
+        if interval.is_none() && self.trouble.is_none() {
+            self.look_at = Some(now + FIRST_LOOK);
+        }
+        self.trouble = Some(failure);
     }
 
     /// Notes that a look found it healthy or, if not, how often in a row by now.

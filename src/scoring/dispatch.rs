@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::Response;
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::attempt::Attempt;
 use super::body::RequestBody;
@@ -112,11 +112,17 @@ enum Found {
 async fn look_elsewhere(exchange: &Exchange, mut asked: Asked, times: (Instant, Duration)) -> Result<Found, Refusal> {
     let cluster = exchange.worker.cluster.as_deref();
     let mut tried = Vec::new();
+    let mut pause = handover::pause(exchange);
     loop {
         let plan = cluster.map(Cluster::plan);
         if let (Some(cluster), Some(plan)) = (cluster, &plan)
             && let Place::At(member) = handover::place(exchange, cluster, plan, &deployment(exchange)?.replicas, &tried)
         {
+            if let Some(pause) = pause.take() {
+                exchange.queued.set(exchange.queued.get() + pause);
+                sleep(pause).await;
+                continue;
+            }
             let address = member.address;
             match handover::hand_over(exchange, cluster, asked, member, times).await? {
                 HandedOver::Answered(answer) => return Ok(Found::Answer(answer)),

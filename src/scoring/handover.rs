@@ -42,6 +42,11 @@ use crate::upstream::{self, AnswerBody, AnswerError, Failure, Fields};
 /// it waits, or that it meets a front end which sees the cluster otherwise.
 const MOST_HOPS: u8 = 8;
 
+/// How long a request that was handed over is kept before it is handed on: two front ends that see the cluster otherwise would
+/// send it to and fro, and be through with [`MOST_HOPS`] before they have heard of each other. Twice as long each time, it
+/// is more than a second in all.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long a connection to another front end may take to open; it is near, and there may be another one to ask.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -101,6 +106,12 @@ pub(super) fn place(
     // knows as soon as this one who has it now.
     let other = plan.others().find(|member| hops == 0 && is_left(&member.address));
     other.map_or(Place::Here, |member| Place::At(Arc::clone(member)))
+}
+
+/// How long to wait before a request is handed on, which may have been for this front end by the time; absent if nobody handed
+/// it over.
+pub(super) fn pause(exchange: &Exchange) -> Option<Duration> {
+    exchange.handed().map(|handed| FIRST_PAUSE * (1 << handed.hops.saturating_sub(1).min(MOST_HOPS)))
 }
 
 /// What came of handing over.

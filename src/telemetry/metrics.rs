@@ -34,6 +34,11 @@ impl Metrics {
         }
     }
 
+    /// Requests that were cut because the process ended.
+    pub fn requests_cut(&self) -> u64 {
+        self.threads.iter().map(|thread| thread.requests_cut.get()).sum()
+    }
+
     /// The figures of one deployment: the same ones for the same names, so that they survive a reload.
     pub fn deployment(&self, service: &str, deployment: &str) -> Arc<DeploymentMetrics> {
         let mut deployments = self.deployments.lock().unwrap_or_else(PoisonError::into_inner);

@@ -108,6 +108,18 @@ async fn the_last_replica_stays_in_use_and_is_not_ready_as_long_as_it_fails() {
 }
 
 #[tokio::test]
+async fn a_replica_that_failed_is_looked_at_until_it_is_well_also_where_no_other_is() {
+    // Replicas in use are not looked at here unless they fail.
+    let refusing = Replica::refusing();
+    let front = Environment::iris(&[&refusing]).start();
+    assert_eq!(front.http1().await.call(post(SCORE, "x")).await.status, 503);
+    front.until_metric(&format!("replicas{{{IRIS},state=\"failing\"}}"), 1).await;
+    let _replica = refusing.opened([Step::ReadBody, ok("")]);
+    front.until_metric(&format!("replicas{{{IRIS},state=\"ready\"}}"), 1).await;
+    front.until_metric(&format!("replicas{{{IRIS},state=\"failing\"}}"), 0).await;
+}
+
+#[tokio::test]
 async fn a_replica_that_is_out_is_shown_with_the_reason_and_the_time() {
     let (refusing, working) = (Replica::refusing(), Replica::echo());
     let front = Environment::iris(&[&refusing, &working]).start();

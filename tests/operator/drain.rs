@@ -1,8 +1,10 @@
 //! `scorefront drain`: a front end that is asked to go goes in good order, and whoever asked is told.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -122,6 +124,21 @@ fn whoever_comes_later_is_told_as_well_and_new_times_are_for_the_next_stop() {
         assert!(code == Some(0) && text.contains("every call was answered"), "{text}");
     });
     assert!(code == Some(0) && text.contains("every call was answered") && status == 200, "{text}");
+}
+
+#[test]
+fn a_connection_without_a_call_is_nothing_that_could_be_cut() {
+    let environment = Environment::new().set("frontend.drain_timeout", "50ms");
+    let front_end = environment.set("frontend.proxy_protocol_from", vec!["127.0.0.1".to_owned()]).serve();
+    // One that says nothing, and one whose question is not whole.
+    let _silent = TcpStream::connect(front_end.https).expect("a connection");
+    let mut half = TcpStream::connect(front_end.admin).expect("a connection");
+    half.write_all(b"GET /met").expect("sent");
+    let begun = Instant::now();
+    front_end.process.signal(Signal::TERM);
+    assert_eq!(front_end.process.exit_code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_millis(900), "nobody was waited for: {:?}", begun.elapsed());
+    front_end.events.wait_for("stopped; nothing was cut");
 }
 
 #[test]

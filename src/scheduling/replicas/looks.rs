@@ -79,11 +79,11 @@ impl Replicas {
         members.path_works |= is_success;
         let path_works = members.path_works;
         let Some(member) = members.find(replica) else { return };
-        member.condition.look_later(now, interval);
         if !matches!(&found, Some(Health::Silent) | None) {
             member.condition.proven = is_success;
             member.condition.trouble = member.condition.trouble.take().filter(|_| !is_success);
         }
+        member.condition.look_later(now, interval);
         match found {
             Some(Health::Answered(status)) => {
                 if member.condition.is_out() && (is_success || !path_works) {

@@ -21,7 +21,7 @@ impl Replicas {
         let now = Instant::now();
         let mut members = self.members();
         let may_leave = members.may_leave(&failure);
-        let name = Arc::clone(&members.name);
+        let (name, interval) = (Arc::clone(&members.name), members.settings.look_interval);
         let deployment = &*name;
         let Some(member) = members.find(replica) else { return };
         replica.put_on_trial(clock::millis(now));
@@ -48,7 +48,8 @@ impl Replicas {
                 "replica failed, and stays in use because too few others are left"
             );
         }
-        member.condition.trouble = Some(failure);
+        member.condition.note_trouble(failure, now, interval);
+        self.looks_changed.notify_one();
     }
 
     /// Notes that `replica` answered a request, which is proof enough that it is back, unless it is its health resource that

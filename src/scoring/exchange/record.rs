@@ -58,7 +58,8 @@ impl Drop for Exchange {
         if self.is_silent.get() {
             return;
         }
-        if self.worker.cutting.get() && self.ending.get() == Ending::CallerLeft {
+        // Whoever has the whole answer has let go of this before.
+        if self.worker.cutting.get() && matches!(self.ending.get(), Ending::CallerLeft | Ending::Complete) {
             self.ending.set(Ending::Cut);
             self.worker.thread_metrics().requests_cut.increment();
         }

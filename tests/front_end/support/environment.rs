@@ -300,7 +300,8 @@ impl Front {
     }
 
     pub fn stop(&mut self, limit: Duration) -> impl Future<Output = bool> + Send + use<> {
-        self.running.take().expect("it runs").stop(limit)
+        let stopped = self.running.take().expect("it runs").stop(limit);
+        async { stopped.await == 0 }
     }
 
     /// Ends everything at once, so that every line of the access log is written, and returns them.

@@ -121,7 +121,7 @@ pub struct Replica {
     pub address: SocketAddr,
     state: Arc<watch::Sender<State>>,
     /// Holds the port of one that refuses or is full.
-    _sockets: Vec<Socket>,
+    sockets: Vec<Socket>,
 }
 
 impl Replica {
@@ -141,20 +141,27 @@ impl Replica {
 
     /// One script for each request, the last for all that follow.
     pub fn in_turn(scripts: impl IntoIterator<Item = impl Into<Vec<Step>>>) -> Self {
-        let scripts: Arc<[Vec<Step>]> = scripts.into_iter().map(Into::into).collect();
-        let socket = bound();
+        Self::on(bound(), scripts.into_iter().map(Into::into).collect())
+    }
+
+    fn on(socket: Socket, scripts: Arc<[Vec<Step>]>) -> Self {
         socket.listen(1024).expect("listening");
         let address = address(&socket);
         let listener = TcpListener::from_std(socket.into()).expect("a listener");
         let state = Arc::new(watch::Sender::new(State::default()));
         tokio::spawn(accept(listener, scripts, Arc::clone(&state)));
-        Self { address, state, _sockets: Vec::new() }
+        Self { address, state, sockets: Vec::new() }
+    }
+
+    /// One that refused until now, and follows a script from here on.
+    pub fn opened(mut self, script: impl Into<Vec<Step>>) -> Self {
+        Self::on(self.sockets.pop().expect("one that refuses"), Arc::new([script.into()]))
     }
 
     /// A port nobody listens on, and nobody else can take.
     pub fn refusing() -> Self {
         let socket = bound();
-        Self { address: address(&socket), state: Arc::default(), _sockets: vec![socket] }
+        Self { address: address(&socket), state: Arc::default(), sockets: vec![socket] }
     }
 
     /// One that takes no connection any more, since the queue of those it has not accepted is full: whoever connects
@@ -171,7 +178,7 @@ impl Replica {
             let _ = waiting.connect(&address.into());
             sockets.push(waiting);
         }
-        Self { address, state: Arc::default(), _sockets: sockets }
+        Self { address, state: Arc::default(), sockets }
     }
 
     /// Waits until what it saw is as expected.
