@@ -95,7 +95,8 @@ impl DemoEnvironment {
 
     fn write_configuration(&self, https: SocketAddr, replicas: &[SocketAddr]) -> io::Result<()> {
         let main = format!(
-            "include = [\"services/*.toml\"]\n\n[frontend]\nhttps = \"{https}\"\n\n[[cname]]\nname = \"{CNAME}\"\n\
+            "include = [\"services/*.toml\"]\n\n[frontend]\nhttps = \"{https}\"\n\
+             # No balancer has to notice that it stops.\ndrain_grace = \"0s\"\n\n[[cname]]\nname = \"{CNAME}\"\n\
              cert_pem = \"certs/{CNAME}/cert.pem\"\nkey_pem = \"certs/{CNAME}/key.pem\"\n\n[admin]\n\
              listen = \"127.0.0.1:0\"\n"
         );
