@@ -153,15 +153,8 @@ mod tests {
 
     use super::*;
     use crate::scoring::caller::Caller;
+    use crate::scoring::headers::tests::map;
     use crate::scoring::worker::tests::worker;
-
-    fn map(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(HeaderName::try_from(*name).expect("name"), value.parse().expect("value"));
-        }
-        headers
-    }
 
     fn applied(version: Version, fields: &[(&str, &str)]) -> HeaderMap {
         let mut request = http::Request::new(());

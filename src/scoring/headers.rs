@@ -129,10 +129,10 @@ fn is_ours(name: &HeaderName) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+    pub fn map(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(HeaderName::try_from(*name).expect("name"), value.parse().expect("value"));
